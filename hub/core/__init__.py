@@ -1,0 +1,1 @@
+"""The rules: pure, deterministic, without clock, loop, I/O or randomness of their own."""

@@ -1,0 +1,191 @@
+"""Bringing ready tasks and idle agents together. Deterministic, with the recorded reason of every claim.
+
+Two directions, one rule: a task that becomes ready looks for an idle agent, an agent that becomes free looks for a task. After every
+command both have been tried, so an idle eligible agent and a ready task it could do never coexist; the safety pass proves it.
+"""
+
+from __future__ import annotations
+
+from hub.core.agent import Agent
+from hub.core.cluster import Step
+from hub.core.decision import PushAssign
+from hub.core.lanes import LANES, LanePicker
+from hub.core.matching import class_of
+from hub.core.rows import AttemptRow
+from hub.core.task import Task
+from hub.core.timers import Timer
+from hub.ids import AgentId, AgentState, Lane, LeaseEpoch, TaskState
+
+
+def settle(step: Step) -> int:
+    """Match everything this step made ready or free; the number of claims. Ends because every claim takes an agent off the list."""
+    claims = 0
+    if step.cluster.volatile.draining:
+        return claims
+    for agent in step.freed:
+        claims += offer_agent(step, agent)
+    for task in step.queued:
+        if task.state is TaskState.QUEUED:
+            claims += offer_task(step, task)
+    return claims
+
+
+def offer_agent(step: Step, agent: Agent) -> bool:
+    """Give an idle agent its next task, or list it as idle."""
+    if agent.state is not AgentState.IDLE or agent.task is not None or _barred(step, agent) is not None:
+        step.cluster.volatile.idle.remove(agent.id)
+        return False
+    step.cluster.volatile.idle.add(agent)
+    found = _next_task(step, agent)
+    if found is None:
+        return False
+    claim(step, found[0], agent, found[1])
+    return True
+
+
+def offer_task(step: Step, task: Task) -> bool:
+    """Give a ready task to the best idle agent, if there is one."""
+    if suspended(step, task) is not None:
+        return False
+    found = _next_agent(step, task)
+    if found is None:
+        return False
+    claim(step, task, found[0], found[1])
+    return True
+
+
+def claim(step: Step, task: Task, agent: Agent, reason: str) -> None:
+    """queued → assigned: raise the fence, open the attempt, push after the commit (protocol §4.1)."""
+    cluster, terms, now = step.cluster, step.cluster.terms, step.stamp.mono
+    cluster.volatile.fair.served(task.lane, task.seq)
+    task.lease_epoch = LeaseEpoch(task.lease_epoch + 1)
+    task.tries += 1
+    task.holder, task.holder_epoch = agent.id, agent.epoch
+    task.accept_by, task.resent = now + terms.accept_us, False
+    task.attempt = AttemptRow(task.n, task.lease_epoch, agent.id, agent.install_id, agent.epoch, step.stamp.wall, *(None,) * 8)
+    step.decision.rows.append(task.attempt)
+    agent.task, agent.warm_repo = task.n, task.repo or agent.warm_repo
+    step.move_agent(agent, AgentState.ASSIGNED, f"assigned t-{task.n}")
+    step.move(task, TaskState.ASSIGNED, "task.assigned", cause=reason)
+    step.arm(Timer.RESEND, task.n, now + terms.resend_us)
+    step.arm(Timer.ACCEPT, task.n, task.accept_by)
+    push(step, task, agent)
+
+
+def push(step: Step, task: Task, agent: Agent) -> None:
+    """Offer the assignment to its holder (again)."""
+    need = step.cluster.ready.needs[task.requirement]
+    step.tell(
+        agent,
+        PushAssign(
+            n=task.n,
+            lease_epoch=task.lease_epoch,
+            lane=task.lane,
+            repo=task.repo,
+            access=task.access,
+            needs=tuple(sorted(need.capabilities)),
+        ),
+    )
+
+
+def suspended(step: Step, task: Task) -> str | None:
+    """Why a ready task may not be claimed by anyone now (paused project or repository), or None."""
+    if step.cluster.projects.get(task.project, (False, ""))[0]:
+        return "project_paused"
+    if task.repo is not None and step.cluster.repos.get(task.repo, False):
+        return "repo_paused"
+    return None
+
+
+def _barred(step: Step, agent: Agent) -> str | None:
+    return agent.barred(step.stamp.mono, step.stamp.wall, step.cluster.terms.fresh_us)
+
+
+def _next_agent(step: Step, task: Task) -> tuple[Agent, str] | None:
+    cluster, idle = step.cluster, step.cluster.volatile.idle
+    need = cluster.ready.needs[task.requirement]
+    if task.assign_to is not None:
+        pinned = cluster.agents.get(task.assign_to)
+        if pinned is None or pinned.id not in idle.listed or not class_of(pinned).serves(need):
+            return None
+        if _barred(step, pinned) is None:
+            return pinned, "pinned"
+        idle.remove(pinned.id)
+        return None
+    hinted = cluster.agents.get(task.agent_hint) if task.agent_hint is not None else None
+    if hinted is not None and hinted.id in idle.listed and class_of(hinted).serves(need) and _barred(step, hinted) is None:
+        return hinted, "returning"
+    stale: list[AgentId] = []
+    chosen: tuple[Agent, str] | None = None
+    for agent_id, reason in idle.candidates(need):
+        agent = cluster.agents[agent_id]
+        if _barred(step, agent) is not None:
+            stale.append(agent_id)
+        elif not _avoids(step, task, agent):
+            chosen = agent, reason
+            break
+    for agent_id in stale:
+        idle.remove(agent_id)  # listed again by its next frame or by the timer of what bars it
+    return chosen
+
+
+def _avoids(step: Step, task: Task, agent: Agent) -> bool:
+    """A retry waits a little for another agent than the one that failed, if another that is here could do it at all.
+
+    Whatever ends that (the other leaves, changes or is paused) must call :func:`reconsider`: nothing else would offer the task again.
+    """
+    if task.avoid != agent.id or step.stamp.mono >= task.avoid_until:
+        return False
+    need = step.cluster.ready.needs[task.requirement]
+    return any(
+        other.id != agent.id and other.connected and not other.paused and class_of(other).serves(need)
+        for other in step.cluster.agents.values()
+    )
+
+
+def reconsider(step: Step) -> None:
+    """An agent that others' retries may be waiting for is not to be had any more."""
+    avoiding = step.cluster.volatile.avoiding
+    for n in list(avoiding):
+        task = step.cluster.tasks.get(n)
+        if task is None or task.avoid_until <= step.stamp.mono:
+            del avoiding[n]
+        elif task.state is TaskState.QUEUED:
+            step.queued.append(task)
+
+
+def _next_task(step: Step, agent: Agent) -> tuple[Task, str] | None:
+    ready, kind = step.cluster.ready, class_of(agent)
+
+    def allowed(task: Task) -> bool:
+        return suspended(step, task) is None and kind.serves(ready.needs[task.requirement])
+
+    pinned = ready.first_pinned(agent.id, allowed)
+    if pinned is not None:
+        return pinned, "pinned"
+    rids = [rid for rid in ready.served_by(kind) if not _set_suspended(step, rid)]
+
+    def passes(task: Task) -> bool:
+        return not _avoids(step, task, agent)
+
+    heads: dict[Lane, Task] = {}
+    for lane in LANES:
+        if not ready.depth[lane]:
+            continue
+        found = [task for rid in rids if (task := ready.first(rid, lane, passes)) is not None]
+        if found:
+            heads[lane] = min(found, key=lambda task: (task.seq, task.n))
+    if not heads:
+        return None
+    overdue = ready.overdue(rids, step.stamp.wall, passes) if len(heads) > 1 else {}
+    oldest = min(overdue.values(), key=lambda task: (task.queued_at or 0, task.n), default=None)
+    picker = step.cluster.volatile.pickers.setdefault(kind, LanePicker())
+    lane, rule = picker.pick(heads, oldest.lane if oldest is not None else None)
+    return (overdue[lane] if rule == "age" else heads[lane]), f"lane_{rule}"
+
+
+def _set_suspended(step: Step, rid: int) -> bool:
+    need = step.cluster.ready.needs[rid]
+    return step.cluster.projects.get(need.project, (False, ""))[0] or (
+        need.repo is not None and step.cluster.repos.get(need.repo, False)
+    )

@@ -1,0 +1,297 @@
+"""What people and coordinators may do to a task by hand: hold, release, dispatch, assign, cancel, complete, requeue, answer.
+
+Each is legal in the states named in semantics; anything else is refused with the command that would do what was probably meant.
+"""
+
+from __future__ import annotations
+
+import orjson
+
+from hub.core.agent import Agent
+from hub.core.cluster import Step
+from hub.core.commands import Answer, Assign, Cancel, Complete, Dispatch, Hold, Release, Requeue
+from hub.core.decision import Dispatched, Revoke, TaskAnswer
+from hub.core.dependencies import ended, settle_edges, start
+from hub.core.errors import Refused
+from hub.core.lanes import LANES
+from hub.core.matching import Requirement, class_of
+from hub.core.recall import task_from_rows
+from hub.core.task import MAX_CLAIMS, Task
+from hub.core.timers import Timer
+from hub.ids import AgentState, ControlKind, LeaseEpoch, TaskState, task_ref
+
+
+def answer_for(task: Task, *, pending: bool = False) -> TaskAnswer:
+    """The usual answer about one task."""
+    return TaskAnswer(n=task.n, state=task.state, lease_epoch=task.lease_epoch, pending=pending)
+
+
+def hold(step: Step, command: Hold) -> TaskAnswer:
+    """scheduled or queued → waiting, cause held."""
+    task = step.task(command.n)
+    if task.state is TaskState.WAITING:
+        task.held, task.cause = True, "held"
+        step.note(task, "task.held", cause=command.reason or None)
+        step.touch(task)
+    elif task.state in (TaskState.SCHEDULED, TaskState.QUEUED):
+        step.move(task, TaskState.WAITING, "task.held", cause="held", reason=command.reason)
+        task.held = True
+    else:
+        raise _not_now(task, "held", "agentcom task cancel")
+    return answer_for(task)
+
+
+def release(step: Step, command: Release) -> TaskAnswer:
+    """Undo a hold."""
+    task = step.task(command.n)
+    if not task.held:
+        raise _not_now(task, "released: it is not held", "agentcom task explain")
+    step.note(task, "task.released")
+    start(step, task)
+    return answer_for(task)
+
+
+def dispatch(step: Step, command: Dispatch) -> Dispatched:
+    """Release every held task of a project and lane, in lane order and then in order of submission."""
+    if command.project is not None and command.project not in step.cluster.projects:
+        raise Refused(404, "unknown_project", f"there is no project {command.project!r}", hint="agentcom project list")
+    chosen = [
+        task
+        for task in step.cluster.tasks.values()
+        if task.held and not task.terminal and command.project in (None, task.project) and command.lane in (None, task.lane)
+    ]
+    for task in sorted(chosen, key=lambda task: (LANES.index(task.lane), task.n)):
+        step.note(task, "task.released", cause="dispatch")
+        start(step, task)
+    return Dispatched(released=len(chosen), why="" if chosen else "nothing is held there")
+
+
+def assign(step: Step, command: Assign) -> TaskAnswer:
+    """Pin a task; an idle agent is pushed at once, a busy one gets it next."""
+    task = step.task(command.n)
+    if task.terminal or task.state is TaskState.IN_REVIEW:
+        raise _not_now(task, "assigned", "agentcom task requeue" if task.terminal else "agentcom change list")
+    need = step.cluster.ready.needs[task.requirement]
+    agent = step.agent(command.agent) if command.agent is not None else _least_busy(step, need)
+    if not class_of(agent).serves(need):
+        lacking = ", ".join(sorted(need.capabilities - agent.capabilities)) or f"project {need.project}"
+        raise Refused(409, "not_eligible", f"agent {agent.id} lacks: {lacking}")
+    if task.leased:
+        if task.holder == agent.id:
+            return answer_for(task)
+        if not command.force:
+            raise Refused(409, "leased", f"{task_ref(task.n)} is held by {task.holder}", hint="--force stops it first")
+        task.assign_to = agent.id
+        return _stop(step, task, TaskState.QUEUED, "assign")
+    task.assign_to = agent.id
+    step.note(task, "task.pinned", agent=agent.id)
+    if task.state is TaskState.QUEUED:
+        step.requeue_place(task)
+    step.touch(task)
+    return answer_for(task)
+
+
+def cancel(step: Step, command: Cancel) -> TaskAnswer:
+    """Cancel now if nobody works on it, otherwise when the sidecar has stopped everything."""
+    task = step.task(command.n)
+    if task.state is TaskState.CANCELLED:
+        return answer_for(task)
+    if task.terminal:
+        raise _not_now(task, "cancelled", "agentcom task requeue")
+    if task.merging:
+        raise Refused(409, "merging", f"{task_ref(task.n)} is being merged and can no longer be cancelled")
+    if task.leased and task.state is not TaskState.ASSIGNED:
+        return _stop(step, task, TaskState.CANCELLED, "cancel", command.reason)
+    finish(step, task, TaskState.CANCELLED, "task.cancelled", "cancel", reason=command.reason)
+    return answer_for(task)
+
+
+def complete(step: Step, command: Complete) -> TaskAnswer:
+    """Done by a person: dependants are released and the fence is raised, so no late result can undo it."""
+    task = step.task(command.n)
+    if task.state is TaskState.DONE:
+        return answer_for(task)
+    if task.terminal or task.state is TaskState.IN_REVIEW:
+        raise _not_now(task, "completed", "agentcom task requeue" if task.terminal else "agentcom change approve")
+    if task.leased:
+        if not command.force:
+            raise Refused(409, "leased", f"{task_ref(task.n)} is held by {task.holder}", hint="--force stops the agent first")
+        return _stop(step, task, TaskState.DONE, "complete", command.reason)
+    raise_fence(task)
+    finish(step, task, TaskState.DONE, "task.completed", "complete", reason=command.reason)
+    return answer_for(task)
+
+
+def requeue(step: Step, command: Requeue) -> TaskAnswer:
+    """A terminal task starts a new generation, with a new fence and fresh budgets."""
+    task = step.cluster.tasks.get(command.n)
+    if task is None:
+        if command.facts.task is None:
+            raise Refused(404, "unknown_task", f"there is no task {task_ref(command.n)}")
+        task = _recall(step, command)
+    if not task.terminal:
+        raise _not_now(task, "requeued: it is not finished", "agentcom task explain")
+    taken = step.cluster.unique.get(task.unique_key) if task.unique_key is not None else None
+    if taken is not None:
+        raise Refused(409, "unique_key_taken", f"unique key {task.unique_key!r} is now held by {task_ref(taken)}")
+    _check_edges(step, task, command)
+    raise_fence(task)
+    task.generation += 1
+    task.tries = task.lost = task.rework = task.claims = 0
+    task.finished_at = task.not_before = task.avoid = task.agent_hint = task.conversation_id = None
+    if task.deadline is not None and task.deadline <= step.stamp.wall:
+        task.deadline = None
+    step.cluster.volatile.timers.disarm(Timer.TOMBSTONE, task.n)
+    # what it waited for may have ended since: no edge can fail it any more, _check_edges saw to that
+    settle_edges(step, task, command.facts.states)
+    if task.open_deps:
+        step.move(task, TaskState.WAITING, "task.requeued", cause="dependency", generation=task.generation)
+    else:
+        step.move(task, TaskState.QUEUED, "task.requeued", cause="requeue", generation=task.generation)
+    step.cluster.enliven(task)
+    return answer_for(task)
+
+
+def answer(step: Step, command: Answer) -> TaskAnswer:
+    """Answer the open question; a parked task is queued again for its agent and conversation."""
+    task = step.task(command.n)
+    question = task.question
+    if question is None or task.state is not TaskState.BLOCKED:
+        raise Refused(409, "no_question", f"{task_ref(task.n)} has no open question", hint="agentcom task show")
+    if command.qid is not None and command.qid != question.qid:
+        raise Refused(409, "other_question", f"the open question of {task_ref(task.n)} is {question.qid!r}")
+    given = question._replace(answered_at=step.stamp.wall, answered_by=command.actor, answer=command.text)
+    step.decision.rows.append(given)
+    task.question = None
+    if task.parked:
+        task.parked = False
+        queue_again(step, task, "task.answered", "answered", qid=question.qid)
+        return answer_for(task)
+    task.answered.add(question.qid)
+    step.control(task, ControlKind.ANSWER, qid=question.qid, text=command.text)
+    step.move(task, TaskState.WORKING, "task.answered", cause="answered", qid=question.qid)
+    _agent_of(step, task, AgentState.WORKING, "answered")
+    return answer_for(task)
+
+
+def finish(step: Step, task: Task, to: TaskState, kind: str, cause: str, **data: object) -> None:
+    """End a task for good: the attempt closes, the agent is free, dependants hear of it."""
+    holder = task.holder
+    if task.leased:
+        if task.state is TaskState.ASSIGNED:
+            _withdraw(step, task, to)
+        step.end_attempt(task, to, cause)
+    step.move(task, to, kind, cause=cause, agent=holder, **data)
+    ended(step, task)
+
+
+def queue_again(step: Step, task: Task, kind: str, cause: str, **data: object) -> None:
+    """Back to the queue, or dead when the claims of this generation are used up: no refund can loop for ever (protocol §4.6)."""
+    if task.claims >= MAX_CLAIMS:
+        step.move(task, TaskState.DEAD, "task.dead", cause="too_many_claims", **data)
+        ended(step, task)
+    else:
+        step.move(task, TaskState.QUEUED, kind, cause=cause, **data)
+
+
+def raise_fence(task: Task) -> None:
+    """Spend a lease epoch, so that everything sent under the old one is recognised as stale."""
+    task.lease_epoch = LeaseEpoch(task.lease_epoch + 1)
+
+
+def stopped(step: Step, task: Task, outcome: str, **changes: object) -> None:
+    """The agent of a stopping task has ended (by result, give-back or expiry): do what was asked (semantics, Cancel)."""
+    to, holder = task.stopping, task.holder
+    task.stopping = None
+    step.end_attempt(task, outcome, "stopped", **changes)
+    task.parked = False
+    if to is TaskState.QUEUED:
+        task.tries = max(0, task.tries - 1)
+        queue_again(step, task, "task.queued", "assign", agent=holder)
+        return
+    if to is TaskState.DONE:
+        raise_fence(task)
+    kinds = {TaskState.DONE: "task.completed", TaskState.DEAD: "task.dead"}
+    assert to is not None
+    step.move(task, to, kinds.get(to, "task.cancelled"), cause=task.cause or "cancel", agent=holder)
+    ended(step, task)
+
+
+def _stop(step: Step, task: Task, then: TaskState, cause: str, reason: str = "") -> TaskAnswer:
+    """Ask the holder to stop; the lease stays until it has."""
+    if task.state is TaskState.ASSIGNED:
+        holder = task.holder
+        _withdraw(step, task, cause)
+        step.end_attempt(task, "revoked", cause)
+        task.tries = max(0, task.tries - 1)
+        if then is TaskState.QUEUED:
+            step.move(task, TaskState.QUEUED, "task.queued", cause=cause, agent=holder)
+        else:
+            # assigned has no edge to done: the offer is taken back first
+            step.move(task, TaskState.QUEUED, "task.queued", cause=cause, agent=holder)
+            raise_fence(task)
+            finish(step, task, then, "task.completed" if then is TaskState.DONE else "task.dead", cause, reason=reason)
+        return answer_for(task)
+    if task.stopping is None:
+        step.control(task, ControlKind.CANCEL, mode="soft", text=reason or cause)
+    task.stopping, task.cause = then, cause
+    step.note(task, "task.stopping", cause=cause, then=then, reason=reason)
+    step.touch(task)
+    return answer_for(task, pending=True)
+
+
+def stop_for_deadline(step: Step, task: Task) -> None:
+    """A task's deadline passed while it is leased."""
+    _stop(step, task, TaskState.DEAD, "deadline")
+
+
+def _withdraw(step: Step, task: Task, code: str) -> None:
+    """Tell the holder of an unaccepted assignment that it is not its own any more."""
+    if task.holder is not None:
+        step.tell(step.cluster.agents[task.holder], Revoke(n=task.n, lease_epoch=task.lease_epoch, code=code))
+
+
+def _least_busy(step: Step, need: Requirement) -> Agent:
+    eligible = [
+        agent for agent in step.cluster.agents.values() if class_of(agent).serves(need) and agent.connected and not agent.paused
+    ]
+    if not eligible:
+        raise Refused(409, "no_eligible_agent", "no connected agent can do this task", hint="agentcom task explain")
+    return min(eligible, key=lambda agent: (agent.task is not None, len(step.cluster.ready.pinned.get(agent.id, ())), agent.id))
+
+
+def _agent_of(step: Step, task: Task, to: AgentState, reason: str) -> None:
+    agent = step.cluster.agents.get(task.holder) if task.holder is not None else None
+    if agent is not None and agent.connected:
+        step.move_agent(agent, to, reason)
+
+
+def _recall(step: Step, command: Requeue) -> Task:
+    facts = command.facts
+    assert facts.task is not None
+    row = facts.task
+    need = Requirement(row["project"], row["repo"], frozenset(orjson.loads(row["capabilities"])))
+    step.cluster.ready.add_requirement(row["requirement_id"], need)
+    task = task_from_rows(row, facts.deps, step.cluster.ready.ids[need])
+    step.cluster.index(task)
+    step.arm(Timer.TOMBSTONE, task.n, step.stamp.mono + step.cluster.terms.tombstone_us)
+    return task
+
+
+def _check_edges(step: Step, task: Task, command: Requeue) -> None:
+    for edge in task.edges:
+        if edge.satisfied or edge.policy == "run":
+            continue
+        needed = step.cluster.tasks.get(edge.needs)
+        state = needed.state if needed is not None else command.facts.states.get(edge.needs)
+        if state in (TaskState.DEAD, TaskState.CANCELLED):
+            raise Refused(
+                409,
+                "dependency_failed",
+                f"{task_ref(task.n)} needs {task_ref(edge.needs)}, which is {state}",
+                hint=f"agentcom task requeue {task_ref(edge.needs)}",
+            )
+
+
+def _not_now(task: Task, what: str, hint: str) -> Refused:
+    return Refused(409, "wrong_state", f"{task_ref(task.n)} is {task.state} and cannot be {what}", hint=hint)

@@ -1,0 +1,219 @@
+"""Submitting: a batch is validated as a whole, then becomes rows, edges and ready tasks in one decision.
+
+Idempotency, unique keys, dependencies on finished tasks, holds and schedules are all decided here; a batch with any fault changes
+nothing and reports every fault.
+"""
+
+from __future__ import annotations
+
+import orjson
+
+from hub.core.cluster import Step
+from hub.core.commands import NewTask, Submit
+from hub.core.decision import Submitted, SubmittedTask
+from hub.core.dependencies import settle_edges, start
+from hub.core.errors import Fault, Refused
+from hub.core.graph import check_refs
+from hub.core.matching import MAX_REQUIREMENTS, Requirement
+from hub.core.rows import DepRow, RequirementRow, TaskNew
+from hub.core.task import Edge, Task
+from hub.core.timers import Timer
+from hub.ids import NO_CHANGE_NEEDED, Access, TaskId, TaskState, task_ref
+
+MAX_BATCH = 1000
+"""Tasks in one submit."""
+
+
+def submit(step: Step, command: Submit) -> Submitted:
+    """Apply a batch; raises Refused with every fault, or 409 for one idempotency key with two bodies or a taken unique key."""
+    if not 1 <= len(command.tasks) <= MAX_BATCH:
+        raise Refused(422, "invalid_batch", f"a batch holds 1 to {MAX_BATCH} tasks")
+    refs, faults = check_refs(command.tasks)
+    for i, new in enumerate(command.tasks):
+        faults.extend(_faults(step, command, i, new))
+    if faults:
+        raise Refused(422, "invalid_task", "the batch was refused; nothing was submitted", faults=tuple(faults))
+    repeats = [_repeat_of(step, command, new) for new in command.tasks]
+    _check_room(step, command, repeats)
+    numbers = _number(step, repeats)
+    answers: list[SubmittedTask] = []
+    created: list[Task] = []
+    for new, n, repeat in zip(command.tasks, numbers, repeats, strict=True):
+        if repeat is None:
+            created.append(_create(step, command, new, n, refs, numbers))
+    # edges settle after the whole batch exists: a dependency may point forwards, and one task's end may end or start another
+    for task in created:
+        if task.state is TaskState.WAITING:
+            settle_edges(step, task, command.facts.states)
+    for task in created:
+        if task.state is TaskState.WAITING:
+            start(step, task, hold=task.held)
+    for n, repeat in zip(numbers, repeats, strict=True):
+        known = step.cluster.tasks.get(n)
+        state = known.state if known is not None else command.facts.states.get(n, TaskState.DONE)
+        answers.append(SubmittedTask(n=n, state=state, created=repeat is None))
+    return Submitted(tasks=tuple(answers))
+
+
+def _faults(step: Step, command: Submit, i: int, new: NewTask) -> list[Fault]:
+    cluster, at = step.cluster, f"tasks.{i}"
+    faults: list[Fault] = []
+    if new.project not in cluster.projects:
+        known = ", ".join(sorted(cluster.projects)[:8]) or "none"
+        faults.append(Fault(f"{at}.project", "unknown_project", f"there is no project {new.project!r} (known: {known})"))
+    if new.repo is not None and new.repo not in cluster.repos:
+        known = ", ".join(sorted(cluster.repos)[:8]) or "none"
+        faults.append(Fault(f"{at}.repo", "unknown_repo", f"there is no repository {new.repo!r} (known: {known})"))
+    if new.deadline is not None and new.deadline <= step.stamp.wall:
+        faults.append(Fault(f"{at}.deadline", "past", "the deadline is in the past"))
+    if new.needs_change and (new.repo is None or new.access is Access.READ_ONLY):
+        faults.append(Fault(f"{at}.needs_change", "impossible", "a change needs a repository and write access"))
+    for k, dep in enumerate(new.depends_on):
+        if isinstance(dep.needs, int) and dep.needs not in cluster.tasks and dep.needs not in command.facts.states:
+            faults.append(Fault(f"{at}.depends_on.{k}", "unknown_task", f"there is no task {task_ref(dep.needs)}"))
+    if new.parent is not None and new.parent not in cluster.tasks and new.parent not in command.facts.states:
+        faults.append(Fault(f"{at}.parent", "unknown_task", f"there is no task {task_ref(new.parent)}"))
+    return faults
+
+
+def _repeat_of(step: Step, command: Submit, new: NewTask) -> int | None:
+    """The task an idempotent repeat stands for; memory overrides the committed facts."""
+    if new.idempotency_key is None:
+        return None
+    n = step.cluster.idempotent.get((command.actor, new.idempotency_key))
+    if n is not None:
+        idem = step.cluster.tasks[n].idem
+        known = (n, idem[2] if idem else "")
+    elif new.idempotency_key in command.facts.idempotent:
+        known = command.facts.idempotent[new.idempotency_key]
+    else:
+        return None
+    if known[1] != new.body_hash:
+        raise Refused(
+            409,
+            "idempotency_conflict",
+            f"idempotency key {new.idempotency_key!r} was used for {task_ref(known[0])} with another body",
+            hint=f"agentcom task show {task_ref(known[0])}",
+        )
+    return known[0]
+
+
+def _check_room(step: Step, command: Submit, repeats: list[int | None]) -> None:
+    cluster = step.cluster
+    fresh = [new for new, repeat in zip(command.tasks, repeats, strict=True) if repeat is None]
+    if cluster.live + len(fresh) > cluster.terms.max_live:
+        raise Refused(
+            429, "queue_full", f"{cluster.live} tasks are live; the limit is {cluster.terms.max_live}", retry_after_s=30
+        )
+    wanted = {cluster.ready.ids.get(_need(new), _need(new)) for new in fresh} - cluster.ready.live.keys()
+    if len(cluster.ready.live) + len(wanted) > MAX_REQUIREMENTS:
+        raise Refused(
+            429,
+            "too_many_requirement_sets",
+            f"live tasks already use {len(cluster.ready.live)} combinations of project, repository and capabilities",
+            retry_after_s=60,
+        )
+    seen: set[str] = set()
+    keys: set[str] = set()
+    for new in fresh:
+        if new.idempotency_key is not None:
+            if new.idempotency_key in keys:
+                raise Refused(409, "idempotency_conflict", f"idempotency key {new.idempotency_key!r} is twice in this batch")
+            keys.add(new.idempotency_key)
+        if new.unique_key is None:
+            continue
+        taken = cluster.unique.get(new.unique_key)
+        if taken is not None or new.unique_key in seen:
+            by = task_ref(taken) if taken is not None else "another item of this batch"
+            raise Refused(409, "unique_key_taken", f"unique key {new.unique_key!r} is held by {by}")
+        seen.add(new.unique_key)
+
+
+def _number(step: Step, repeats: list[int | None]) -> list[TaskId]:
+    numbers = []
+    for repeat in repeats:
+        if repeat is None:
+            numbers.append(TaskId(step.cluster.next_n))
+            step.cluster.next_n += 1
+        else:
+            numbers.append(TaskId(repeat))
+    return numbers
+
+
+def _need(new: NewTask) -> Requirement:
+    return Requirement(new.project, new.repo, frozenset(new.capabilities))
+
+
+def intern(step: Step, need: Requirement) -> int:
+    """The id of a requirement set, made known and durable if it is new."""
+    cluster = step.cluster
+    rid = cluster.ready.ids.get(need)
+    if rid is not None:
+        cluster.ready.needs.setdefault(rid, need)
+    else:
+        rid = cluster.next_requirement
+        cluster.next_requirement += 1
+        cluster.ready.add_requirement(rid, need)
+        words = orjson.dumps(sorted(need.capabilities)).decode()
+        step.decision.rows.append(RequirementRow(rid, need.project, need.repo, words))
+    return rid
+
+
+def _create(step: Step, command: Submit, new: NewTask, n: TaskId, refs: dict[str, int], numbers: list[TaskId]) -> Task:
+    rid = intern(step, _need(new))
+    needs_change = new.needs_change
+    if needs_change is None:
+        needs_change = new.repo is not None and new.access is Access.WRITE and new.type not in NO_CHANGE_NEEDED
+    idem = (command.actor, new.idempotency_key, new.body_hash) if new.idempotency_key is not None else None
+    task = Task(
+        n,
+        new.project,
+        new.repo,
+        new.type,
+        new.lane,
+        new.access,
+        needs_change,
+        rid,
+        new.max_tries,
+        step.stamp.wall,
+        deadline=new.deadline,
+        queue_ttl_us=new.queue_ttl_us,
+        idem=idem,
+        unique_key=new.unique_key,
+        not_before=new.not_before,
+        assign_to=new.assign_to,
+        held=new.hold or step.cluster.projects[new.project][1] == "manual",
+    )
+    needs = {numbers[refs[dep.needs]] if isinstance(dep.needs, str) else dep.needs: dep.policy for dep in new.depends_on}
+    task.edges = [Edge(TaskId(of), policy) for of, policy in needs.items()]
+    step.decision.rows.append(
+        TaskNew(
+            n,
+            new.project,
+            new.repo,
+            new.base,
+            new.title,
+            new.type,
+            new.lane,
+            new.access,
+            int(needs_change),
+            rid,
+            new.max_tries,
+            new.queue_ttl_us,
+            new.parent,
+            command.actor,
+            step.stamp.wall,
+            idem[0] if idem else None,
+            idem[1] if idem else None,
+            idem[2] if idem else None,
+            new.unique_key,
+            new.spec,
+        )
+    )
+    step.decision.rows.extend(DepRow(n, edge.needs, edge.policy, 0) for edge in task.edges)
+    step.cluster.index(task)
+    if task.deadline is not None:
+        step.arm(Timer.DEADLINE, n, task.deadline)
+    step.note(task, "task.submitted", enters=True, title=new.title, lane=new.lane, project=new.project, type=new.type)
+    step.touch(task)
+    return task
