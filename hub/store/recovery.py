@@ -1,0 +1,45 @@
+"""Reading the scheduler back: everything it needs, from the partial indexes, in one read transaction."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Any, Protocol
+
+from hub.core.recall import Snapshot
+from hub.store.sql import statements
+
+
+class SnapshotReader(Protocol):
+    """Whatever can run one function in one read transaction."""
+
+    async def run(self, fn: Any) -> Any:
+        """Run it."""
+
+
+async def load_snapshot(reader: SnapshotReader) -> Snapshot:
+    """The committed state the scheduler is rebuilt from."""
+    snapshot: Snapshot = await reader.run(_load)
+    return snapshot
+
+
+def _load(connection: sqlite3.Connection) -> Snapshot:
+    def every(query: str) -> list[dict[str, Any]]:
+        return connection.execute(statements()[query]).fetchall()
+
+    highest = every("highest_numbers")[0]
+    # the remembered ones newest first, then whatever live tasks use: both in ascending order of id
+    known = {row["id"]: row for row in [*every("requirements"), *every("live_requirements")]}
+    return Snapshot(
+        tasks=every("live_tasks"),
+        deps=every("live_deps"),
+        attempts=every("open_attempts"),
+        questions=every("open_questions"),
+        controls=every("open_controls"),
+        requirements=[known[key] for key in sorted(known)],
+        agents=every("agents_with_sessions"),
+        projects={row["id"]: (bool(row["paused"]), row["dispatch"]) for row in every("project_switches")},
+        repos={row["name"]: bool(row["paused"]) for row in every("repository_switches")},
+        next_n=highest["n"] + 1,
+        next_requirement=highest["requirement"] + 1,
+        next_cid=highest["cid"] + 1,
+    )

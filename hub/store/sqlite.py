@@ -1,0 +1,318 @@
+"""SQLite through aiosqlite: one writer connection on one thread, a few read-only readers, an OS lock against a second hub.
+
+This is the only module that knows SQLite's pragmas, and the only one that opens the file. The writer alone checkpoints: SQLite 3.7.0
+to 3.51.2 can corrupt a WAL that two connections checkpoint at once, and the single-writer rule makes those versions safe.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import secrets
+import sqlite3
+from collections.abc import Callable, Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import aiosqlite
+import structlog
+
+from hub.core.errors import HubError, StoreFull
+from hub.ids import Micros
+from hub.store.base import CommitFailed, Record, StoreBroken
+from hub.store.journal import check_schema
+from hub.store.sql import statements
+from hub.store.writer import Committed, Group, commit_group
+
+T = TypeVar("T")
+Durability = Literal["full", "normal"]
+READERS = 3
+PRAGMAS: Mapping[str, str | int] = {
+    "journal_mode": "wal",
+    "foreign_keys": 1,
+    "busy_timeout": 5000,
+    "temp_store": 2,
+    "cache_size": -65536,
+    "journal_size_limit": 67108864,
+    "trusted_schema": 0,
+    "mmap_size": 0,
+}
+SYNCHRONOUS = {"normal": 1, "full": 2}
+NETWORK_FS = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "fuse.sshfs", "afs", "ceph", "glusterfs"})
+FIXED_IN = (3, 51, 3)
+
+log = structlog.get_logger("store")
+
+
+class StoreUnusable(HubError):
+    """The store cannot be opened safely; the message names the cure."""
+
+    code = "store_unusable"
+
+
+class _Connection(aiosqlite.Connection):
+    """An aiosqlite connection that runs a whole function in one hop to its thread."""
+
+    async def run(self, fn: Callable[[sqlite3.Connection], T]) -> T:
+        """Run ``fn`` on the connection's thread (aiosqlite's private ``_execute``; its version range is pinned for this)."""
+        result: T = await self._execute(lambda: fn(self._conn))  # type: ignore[no-untyped-call]  # aiosqlite leaves it untyped
+        return result
+
+
+class Readers:
+    """The :class:`hub.store.base.Reader` over a few read-only connections; queries are short and take turns."""
+
+    def __init__(self, connections: list[_Connection]) -> None:
+        self._free: asyncio.Queue[_Connection] = asyncio.Queue()
+        self._all = connections
+        for connection in connections:
+            self._free.put_nowait(connection)
+
+    async def run(self, fn: Callable[[sqlite3.Connection], T]) -> T:
+        """Run ``fn`` in one read transaction, so that everything it reads is of one moment."""
+
+        def in_transaction(connection: sqlite3.Connection) -> T:
+            connection.execute("BEGIN")
+            try:
+                return fn(connection)
+            finally:
+                connection.execute("ROLLBACK")
+
+        connection = await self._free.get()
+        work = asyncio.ensure_future(connection.run(in_transaction))
+
+        def give_back(done: asyncio.Future[T]) -> None:
+            self._free.put_nowait(connection)
+            if not done.cancelled():
+                done.exception()  # heard, also when whoever asked is gone
+
+        # a cancelled caller must not return a connection that is still at work: the work itself does
+        work.add_done_callback(give_back)
+        return await asyncio.shield(work)
+
+    async def one(self, query: str, /, **params: Any) -> Record | None:
+        """See the protocol."""
+        return await self.run(lambda connection: connection.execute(statements()[query], params).fetchone())
+
+    async def all(self, query: str, /, **params: Any) -> list[Record]:
+        """See the protocol."""
+        return await self.run(lambda connection: connection.execute(statements()[query], params).fetchall())
+
+    async def close(self) -> None:
+        """Close every reader."""
+        for connection in self._all:
+            await connection.close()
+
+
+class SqliteStore:
+    """The durable memory of one hub. Open it once, close it in ``finally``: its threads are not daemons."""
+
+    def __init__(self, path: Path, writer: _Connection, readers: Readers, lock: int, last_seq: int) -> None:
+        self.path = path
+        self.reader = readers
+        self._writer = writer
+        self._lock = lock
+        self._last_seq = last_seq
+
+    @classmethod
+    async def open(cls, path: Path, *, durability: Durability = "full", readers: int = READERS) -> SqliteStore:
+        """Open (and migrate) the file; raises StoreUnusable if another hub has it, it is too new, or a pragma does not hold."""
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _refuse_network_fs(path)
+        if sqlite3.sqlite_version_info < FIXED_IN:
+            log.info("sqlite_version", version=sqlite3.sqlite_version, note="safe here: one connection writes and checkpoints")
+        lock = _take_lock(path)
+        opened: list[_Connection] = []
+        try:
+            writer = await _connect(path, writable=True)
+            opened.append(writer)
+            await writer.run(lambda connection: _prepare(connection, path, durability))
+            last = await writer.run(lambda connection: connection.execute(statements()["event_last_seq"]).fetchone())
+            for _ in range(readers):
+                reader = await _connect(path, writable=False)
+                opened.append(reader)
+                await reader.run(_prepare_reader)
+        except BaseException:
+            for connection in opened:
+                await connection.close()
+            os.close(lock)
+            raise
+        return cls(path, writer, Readers(opened[1:]), lock, last["seq"])
+
+    async def commit(self, group: Group, now: Micros) -> Committed:
+        """Commit one group. The caller must be the only one, and must not be cancelled (shield it)."""
+        try:
+            done = await self._writer.run(lambda connection: commit_group(connection, group, statements(), self._last_seq, now))
+        except sqlite3.Error as fault:
+            raise _classify(fault) from fault
+        self._last_seq += len(done.events)
+        return done
+
+    @property
+    def last_seq(self) -> int:
+        """The newest committed event."""
+        return self._last_seq
+
+    async def meta(self, key: str) -> str | None:
+        """A value of the meta table."""
+        row = await self.reader.one("meta_get", key=key)
+        return row["value"] if row is not None else None
+
+    async def begin_epoch(self) -> tuple[str, str, int]:
+        """Count this start of the hub; returns (hub_id, feed_epoch, hub_epoch)."""
+
+        def next_epoch(connection: sqlite3.Connection) -> tuple[str, str, int]:
+            def get(key: str, default: str) -> str:
+                row = connection.execute(statements()["meta_get"], {"key": key}).fetchone()
+                return row["value"] if row is not None else default
+
+            values = {
+                "hub_id": get("hub_id", secrets.token_hex(8)),
+                "feed_epoch": get("feed_epoch", secrets.token_hex(6)),
+                "hub_epoch": str(int(get("hub_epoch", "0")) + 1),
+            }
+            connection.execute("BEGIN IMMEDIATE")
+            for key, value in values.items():
+                connection.execute(statements()["meta_set"], {"key": key, "value": value})
+            connection.execute("COMMIT")
+            return values["hub_id"], values["feed_epoch"], int(values["hub_epoch"])
+
+        return await self._writer.run(next_epoch)
+
+    async def checkpoint(self, *, truncate: bool = False) -> None:
+        """Move the WAL into the file; only the writer ever does."""
+        mode = "TRUNCATE" if truncate else "PASSIVE"
+        await self._writer.run(lambda connection: connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone())
+
+    async def close(self) -> None:
+        """Close all connections and let go of the lock."""
+        try:
+            await self.reader.close()
+            await self.checkpoint(truncate=True)
+        finally:
+            await self._writer.close()
+            os.close(self._lock)
+
+
+def _classify(fault: sqlite3.Error) -> HubError:
+    """What a failed COMMIT means (store.md): full disks are for the caller, broken ones end the process, the rest is rebuilt."""
+    code = getattr(fault, "sqlite_errorcode", 0) & 0xFF
+    if code == sqlite3.SQLITE_FULL:
+        return StoreFull("the disk is full; free some space, nothing was accepted")
+    if code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_READONLY):
+        return StoreBroken(f"{type(fault).__name__}: {fault}")
+    return CommitFailed(f"{type(fault).__name__}: {fault}")
+
+
+async def _connect(path: Path, *, writable: bool) -> _Connection:
+    def connector() -> sqlite3.Connection:
+        uri = f"file:{path.as_posix().replace('?', '%3f').replace('#', '%23')}?mode={'rwc' if writable else 'ro'}"
+        connection = sqlite3.connect(uri, uri=True, isolation_level=None)
+        connection.row_factory = _as_dict
+        return connection
+
+    connection = _Connection(connector, iter_chunk_size=64)
+    await connection
+    return connection
+
+
+def _as_dict(cursor: sqlite3.Cursor, row: tuple[Any, ...]) -> dict[str, Any]:
+    return {column[0]: value for column, value in zip(cursor.description, row, strict=True)}
+
+
+def _take_lock(path: Path) -> int:
+    descriptor = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise StoreUnusable(f"another hub has {path} open; stop it first, or give this one another --data-dir") from None
+    return descriptor
+
+
+def _refuse_network_fs(path: Path) -> None:
+    mounts = Path("/proc/mounts")
+    if not mounts.exists():
+        return
+    real = path.parent.resolve()
+    best = ("", "")
+    for line in mounts.read_text().splitlines():
+        _, at, kind, *_ = line.split(" ")
+        if real.is_relative_to(at) and len(at) >= len(best[0]):
+            best = (at, kind)
+    if best[1] in NETWORK_FS:
+        raise StoreUnusable(f"{path} is on a {best[1]} file system; its locks do not protect a WAL. Use a local disk.")
+
+
+def _prepare(connection: sqlite3.Connection, path: Path, durability: Durability) -> None:
+    path.chmod(0o600)
+    wanted = {**PRAGMAS, "synchronous": SYNCHRONOUS[durability]}
+    _set_pragmas(connection, wanted)
+    connection.execute("PRAGMA wal_autocheckpoint=1000")
+    migrate(connection, path)
+    check_schema_plain(connection)
+
+
+def check_schema_plain(connection: sqlite3.Connection) -> None:
+    """Check the declared rows with plain tuples (PRAGMA output is read by position)."""
+    factory, connection.row_factory = connection.row_factory, None
+    try:
+        check_schema(connection)
+    finally:
+        connection.row_factory = factory
+
+
+def _prepare_reader(connection: sqlite3.Connection) -> None:
+    _set_pragmas(connection, {"query_only": 1, "busy_timeout": 5000, "mmap_size": 0, "trusted_schema": 0})
+
+
+def _set_pragmas(connection: sqlite3.Connection, wanted: Mapping[str, str | int]) -> None:
+    """Set, then read back: a pragma that did not take is an error, never an assumption."""
+    for name, value in wanted.items():
+        connection.execute(f"PRAGMA {name}={value}").fetchall()
+        row = connection.execute(f"PRAGMA {name}").fetchone()
+        found = next(iter(row.values())) if row else 0
+        if str(found).lower() != str(value).lower():
+            raise StoreUnusable(f"SQLite refused PRAGMA {name}={value}: it is {found}")
+
+
+def migrate(connection: sqlite3.Connection, path: Path) -> None:
+    """Bring the schema forward, each numbered file in one transaction; a newer schema than ours is refused."""
+    found = next(iter(connection.execute("PRAGMA user_version").fetchone().values()))
+    known = sorted(file.name for file in files("hub.store").joinpath("schema").iterdir() if file.name.endswith(".sql"))
+    newest = int(known[-1][:4])
+    if found > newest:
+        raise StoreUnusable(
+            f"{path} has schema {found}, this hub knows up to {newest}: run the newer version, or restore a backup"
+        )
+    if 0 < found < newest:
+        backup = path.with_name(f"{path.name}.before-{newest:04d}")
+        connection.execute("VACUUM INTO ?", (str(backup),))
+        log.info("backup_before_migration", file=str(backup))
+    for name in known:
+        number = int(name[:4])
+        if number <= found:
+            continue
+        script = files("hub.store").joinpath("schema", name).read_text("utf-8")
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            for statement in _split(script):
+                connection.execute(statement)
+            connection.execute(f"PRAGMA user_version={number}")
+            connection.execute("COMMIT")
+        except BaseException:
+            connection.execute("ROLLBACK")
+            raise
+
+
+def _split(script: str) -> list[str]:
+    """Statements of a migration one by one: ``executescript`` would commit the transaction around them."""
+    found, current = [], ""
+    for line in script.splitlines():
+        current += line + "\n"
+        if sqlite3.complete_statement(current):
+            found.append(current)
+            current = ""
+    return found

@@ -1,0 +1,65 @@
+"""Every metric of the hub, named in one place. Labels are lanes, states and verdicts: never ids."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TypeVar
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+from hub.ids import Lane, TaskState, Verdict
+
+_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
+_SIZES = (1, 2, 5, 10, 25, 50, 100, 250, 512, 1024)
+
+
+class Metrics:
+    """The hub's own registry; nothing is registered globally, so two hubs can live in one process."""
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        self.queue_depth = Gauge("agentcom_queue_depth", "Ready tasks by lane.", ["lane"], registry=registry)
+        self.tasks = Gauge("agentcom_tasks", "Live tasks by state.", ["state"], registry=registry)
+        self.agents_connected = Gauge("agentcom_agents_connected", "Agents with a live session.", registry=registry)
+        self.push_seconds = Histogram(
+            "agentcom_push_latency_seconds", "From a claim's decision to its assign frame.", buckets=_SECONDS, registry=registry
+        )
+        self.lease_expiries = Counter("agentcom_lease_expiries", "Leases that ended without a word.", registry=registry)
+        self.results = Counter("agentcom_results", "Results by verdict.", ["verdict"], registry=registry)
+        self.group_size = Histogram("agentcom_commit_group_size", "Decisions in one commit.", buckets=_SIZES, registry=registry)
+        self.commit_seconds = Histogram("agentcom_commit_seconds", "Time of one commit.", buckets=_SECONDS, registry=registry)
+        self.rebuilds = Counter("agentcom_rebuilds", "Schedulers rebuilt after a failed commit.", registry=registry)
+        self.safety_claims = Counter(
+            "agentcom_safety_pass_claims", "Claims only the safety pass made: a defect.", registry=registry
+        )
+        for lane in Lane:
+            self.queue_depth.labels(lane)
+        for verdict in Verdict:
+            self.results.labels(verdict)
+
+    def watch(
+        self,
+        queue: Callable[[], Mapping[Lane, int]],
+        states: Callable[[], Mapping[TaskState, int]],
+        connected: Callable[[], int],
+    ) -> None:
+        """Read the gauges from the scheduler when they are scraped, not when they change."""
+        for lane in Lane:
+            self.queue_depth.labels(lane).set_function(partial(_lookup, queue, lane))
+        for state in TaskState:
+            self.tasks.labels(state).set_function(partial(_lookup, states, state))
+        self.agents_connected.set_function(connected)
+
+    def render(self) -> tuple[bytes, str]:
+        """The OpenMetrics text and its content type."""
+        body: bytes = generate_latest(self.registry)  # type: ignore[no-untyped-call]  # the library leaves it untyped
+        return body, CONTENT_TYPE_LATEST
+
+
+K = TypeVar("K")
+
+
+def _lookup(read: Callable[[], Mapping[K, int]], key: K) -> int:
+    return read().get(key, 0)
