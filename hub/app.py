@@ -1,0 +1,296 @@
+"""The composition root: picks adapters, wires the rooms together, starts and stops the services. The only module that knows them all.
+
+Order of life: lock and open the store, rebuild the scheduler, open the door. Order of death: stop claiming, say goaway, flush, close 4000,
+close the store. A service that dies takes the hub down with it, loudly; a supervisor starts it again and nothing is lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+
+import structlog
+import uvicorn
+from fastapi import FastAPI
+
+from hub import __version__
+from hub.core.commands import Drain
+from hub.core.decision import Effect
+from hub.core.errors import HubError
+from hub.core.rows import EventRow
+from hub.edge.credentials import open_credentials
+from hub.edge.http.app import create_http
+from hub.edge.http.doors import Doors
+from hub.edge.links import Links
+from hub.edge.ws import Acceptor
+from hub.forge.base import Remote
+from hub.forge.git import Git
+from hub.forge.local import LocalForge
+from hub.ids import AgentId, Micros, SessionEpoch
+from hub.services.clock import SteadyClock
+from hub.services.conductor import Conductor
+from hub.services.facts import FactReader
+from hub.services.feed import Feed
+from hub.services.gatekeeper import Gatekeeper, concerns
+from hub.settings import HubSettings
+from hub.store import blobs, projects, tasks
+from hub.store.base import StoreBroken
+from hub.store.recovery import load_snapshot
+from hub.store.sqlite import SqliteStore
+from hub.store.writer import Group
+from hub.telemetry.metrics import Metrics
+
+EXIT_STORE = 74
+"""EX_IOERR: the store must not be used any more in this process; let the supervisor restart it."""
+DEFAULT_PROJECT = "default"
+CLOSE_IN_S = 0.2
+RECONNECT_AFTER_S = 1.0
+CHECKPOINT_S = 30.0
+
+log = structlog.get_logger("hub")
+
+
+class _Publisher:
+    """Where committed decisions go: links, feed, metrics."""
+
+    def __init__(self, links: Links, feed: Feed, metrics: Metrics) -> None:
+        self._links = links
+        self._feed = feed
+        self._metrics = metrics
+
+    def effects(self, effects: Sequence[tuple[AgentId, SessionEpoch, Effect]], decided_at: float) -> None:
+        """To the links."""
+        self._links.effects(effects, decided_at)
+
+    def events(self, events: Sequence[tuple[int, EventRow]]) -> None:
+        """To the feed, counting what metrics count."""
+        for _, event in events:
+            if event.cause == "lease_expired":
+                self._metrics.lease_expiries.inc()
+        self._feed.publish(events)
+
+    def resync(self) -> None:
+        """After a rebuild."""
+        self._metrics.rebuilds.inc()
+        self._links.resync()
+
+    def committed(self, decisions: int, seconds: float) -> None:
+        """Group commit figures."""
+        self._metrics.group_size.observe(decisions)
+        self._metrics.commit_seconds.observe(seconds)
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn without its signal handling: it re-raises SIGTERM before our own clean-up could run."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals to the hub."""
+        yield
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rooms:
+    """Everything that lives as long as the hub, wired together."""
+
+    store: SqliteStore
+    clock: SteadyClock
+    conductor: Conductor
+    links: Links
+    feed: Feed
+    gatekeeper: Gatekeeper
+    acceptor: Acceptor
+    http: FastAPI
+
+    async def serve(self, listener: socket.socket, announce: Callable[[], None], stop: asyncio.Event) -> None:
+        """Run every service until ``stop``, then drain; raises whatever a service died of."""
+        server = _door(self.http, self.acceptor)
+        async with asyncio.TaskGroup() as group:
+            writer = group.create_task(self.conductor.run(), name="conductor")
+            endless = [
+                group.create_task(self.links.run(), name="links"),
+                group.create_task(self.clock.pulse(), name="pulse"),
+                group.create_task(self.gatekeeper.run(), name="gatekeeper"),
+                group.create_task(_checkpoints(self.store), name="checkpoints"),
+            ]
+            door = group.create_task(server.serve(sockets=[listener]), name="door")
+            gc.collect()
+            gc.freeze()  # what start-up built lives as long as the hub: never walk it again
+            announce()
+            await stop.wait()
+            await self._drain(server)
+            await door
+            await self.conductor.close()
+            await writer
+            for task in endless:
+                task.cancel()
+
+    async def _drain(self, server: uvicorn.Server) -> None:
+        """Protocol §10: results are not waited for, they are journalled and come back."""
+        self.acceptor.serving = False
+        with suppress(HubError):
+            await self.conductor.do(Drain())
+        await self.links.drain(CLOSE_IN_S, RECONNECT_AFTER_S)
+        self.feed.close()
+        server.should_exit = True
+
+
+class Hub:
+    """One hub in this process."""
+
+    def __init__(self, settings: HubSettings) -> None:
+        self._settings = settings
+        self._stop = asyncio.Event()
+
+    def stop(self) -> None:
+        """Begin the drain; a second call ends the process at once."""
+        if self._stop.is_set():
+            os._exit(130)
+        self._stop.set()
+
+    async def run(self, announce: Callable[[str], None]) -> None:
+        """Serve until stopped. ``announce`` is called with the base URL once the hub is ready."""
+        settings = self._settings
+        store = await SqliteStore.open(settings.data_dir / "hub.db", durability=settings.durability)
+        try:
+            await _first_start(store)
+            rooms = await self._furnish(store)
+            with _listen(settings.host, settings.port) as listener:
+                url = f"http://{settings.host}:{listener.getsockname()[1]}"
+                await rooms.serve(listener, partial(announce, url), self._stop)
+        finally:
+            with suppress(HubError):
+                await store.close()
+
+    async def _furnish(self, store: SqliteStore) -> Rooms:
+        settings, reader = self._settings, store.reader
+        approver = bytes.fromhex(settings.approver_digest) if settings.approver_digest else None
+        auth = open_credentials(settings.data_dir).authenticator(approver)
+        hub_id, feed_epoch, hub_epoch = await store.begin_epoch()
+        metrics, clock, feed = Metrics(), SteadyClock(), Feed(feed_epoch, store.last_seq)
+        links = Links(
+            terms=settings.terms,
+            identity=(hub_id, hub_epoch, __version__),
+            hydrate=partial(tasks.hydrate, reader),
+            keep_blob=lambda sha256, body: conductor.record(blobs.put(sha256, body)),
+            metrics=metrics,
+        )
+        conductor = Conductor(
+            store,
+            FactReader(reader),
+            _Publisher(links, feed, metrics),
+            clock,
+            settings.terms,
+            hub_epoch,
+            partial(load_snapshot, reader),
+            metrics.safety_claims.inc,
+        )
+        await conductor.open()
+        links.connect(conductor)
+        metrics.watch(conductor.ready_by_lane, conductor.live_by_state, lambda: links.connected)
+        forge = LocalForge(root=settings.data_dir / "repositories", git=Git(environ=os.environ))
+        gatekeeper = Gatekeeper(conductor, reader, {"local": forge}, now_s=lambda: int(time.time()))
+        feed.listen(lambda events: gatekeeper.poke() if any(concerns(event) for _, event in events) else None)
+        doors = Doors(
+            conductor=conductor,
+            reader=reader,
+            feed=feed,
+            gatekeeper=gatekeeper,
+            auth=auth,
+            metrics=metrics.render,
+            probe=lambda name, url, base: forge.probe(Remote(name=name, url=url), base),
+            readiness=lambda: {"scheduler": conductor.is_open, "accepting": not self._stop.is_set()},
+            now=lambda: time.time_ns() // 1000,
+            version=__version__,
+        )
+        return Rooms(
+            store=store,
+            clock=clock,
+            conductor=conductor,
+            links=links,
+            feed=feed,
+            gatekeeper=gatekeeper,
+            acceptor=Acceptor(links, auth),
+            http=create_http(doors),
+        )
+
+
+def _door(http: FastAPI, acceptor: Acceptor) -> uvicorn.Server:
+    return _Server(
+        uvicorn.Config(
+            http,
+            ws=acceptor.factory,  # type: ignore[arg-type]  # uvicorn's hook takes any factory; its annotation is narrower
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            ws_per_message_deflate=False,
+            timeout_graceful_shutdown=2,
+        )
+    )
+
+
+async def _first_start(store: SqliteStore) -> None:
+    if await projects.find(store.reader, DEFAULT_PROJECT) is None:
+        create = projects.create("hub", DEFAULT_PROJECT, projects.ProjectEdit())
+        await store.commit(Group(operations=[create]), Micros(time.time_ns() // 1000))
+
+
+async def _checkpoints(store: SqliteStore) -> None:
+    """Fold the WAL back while nobody waits for it."""
+    while True:
+        await asyncio.sleep(CHECKPOINT_S)
+        await store.checkpoint()
+
+
+@contextlib.contextmanager
+def _listen(host: str, port: int) -> Iterator[socket.socket]:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((host, port))
+        except OSError as fault:
+            raise HubError(
+                f"cannot listen on {host}:{port}: {fault.strerror}; choose another --port, or stop what uses it"
+            ) from fault
+        listener.listen(4096)
+        yield listener
+
+
+def run(settings: HubSettings, announce: Callable[[str], None]) -> int:
+    """Run a hub in this process until SIGTERM or SIGINT; returns the exit code (0, or 74 when the store broke)."""
+
+    async def main() -> None:
+        hub = Hub(settings)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, hub.stop)
+        await hub.run(announce)
+
+    code = 0
+    with asyncio.Runner(loop_factory=_fast_loop()) as runner:
+        try:
+            runner.run(main())
+        except* StoreBroken as broken:
+            log.critical("store_broken", error=str(broken.exceptions[0]))
+            code = EXIT_STORE
+    return code
+
+
+def _fast_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    if sys.platform == "win32":
+        return None
+    import uvloop  # noqa: PLC0415  not installable on Windows
+
+    return uvloop.new_event_loop

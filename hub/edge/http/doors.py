@@ -1,0 +1,156 @@
+"""What the HTTP door needs of the rest of the hub, as protocols: it can be tested against fakes and knows no implementation."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from hub.core.commands import Command
+from hub.core.decision import Reply
+from hub.core.rows import EventRow
+from hub.edge.auth import Authenticator
+from hub.ids import AgentId, AgentState, Lane, TaskId, TaskState
+from hub.store.base import Operation, Reader
+
+T = TypeVar("T")
+
+
+class Presence(Protocol):
+    """The live side of a known agent; ``hub.core.agent.Agent`` is one. ``quarantined_until`` is microseconds UTC."""
+
+    @property
+    def id(self) -> AgentId:
+        """Stable name."""
+
+    @property
+    def state(self) -> AgentState:
+        """Where its state machine is."""
+
+    @property
+    def connected(self) -> bool:
+        """Whether a live session exists. Not connected and not offline means reconnecting."""
+
+    @property
+    def task(self) -> TaskId | None:
+        """The task it holds."""
+
+    @property
+    def note(self) -> str:
+        """Its free-text status."""
+
+    @property
+    def paused(self) -> bool:
+        """Paused by a person."""
+
+    @property
+    def quiet(self) -> bool:
+        """Asked for no new work itself."""
+
+    @property
+    def quarantined_until(self) -> int | None:
+        """End of its quarantine, or None."""
+
+    @property
+    def last_seen_at(self) -> int:
+        """When its last frame arrived, microseconds UTC."""
+
+
+class SchedulerView(Protocol):
+    """What the scheduler knows and no row holds; every method is immediate and changes nothing.
+
+    It may be ahead of the last commit by a moment: for people, not for promises.
+    """
+
+    def explain(self, n: TaskId) -> str | None:
+        """One line: why this task is not running now. None when it is not in memory."""
+
+    def agents(self) -> Collection[Presence]:
+        """Every known agent."""
+
+    def progress(self, n: TaskId) -> tuple[int | None, str] | None:
+        """Latest (percent, note) of a running task."""
+
+    def queue(self) -> Mapping[Lane, int]:
+        """Ready tasks by lane."""
+
+    def states(self) -> Mapping[TaskState, int]:
+        """Live tasks by state."""
+
+
+class Conductor(Protocol):
+    """The only caller of the scheduler. Both methods return after the commit, and raise ``HubError`` when nothing was done."""
+
+    @property
+    def scheduler(self) -> SchedulerView:
+        """The scheduler as it is now (another object after a rebuild)."""
+
+    async def do(self, command: Command) -> Reply:
+        """Apply a command; facts are added by the conductor."""
+
+    async def record(self, operation: Operation[T]) -> T:
+        """Run a record operation in the writer's next group."""
+
+
+class Stream(Protocol):
+    """A live subscription. ``first`` is the seq of the first event it will yield: everything before must be read from the rows.
+
+    Iteration ends when the hub closes or when the subscriber was too slow; the subscriber then resumes from its last seq.
+    """
+
+    @property
+    def first(self) -> int:
+        """``after + 1`` unless the ring begins later."""
+
+    def __aiter__(self) -> AsyncIterator[tuple[int, EventRow]]:
+        """Events in order of seq, without a gap."""
+
+
+class Feed(Protocol):
+    """Committed events as they happen."""
+
+    @property
+    def epoch(self) -> str:
+        """Drawn anew when a restore makes old positions meaningless."""
+
+    @property
+    def last_seq(self) -> int:
+        """The newest committed event."""
+
+    def subscribe(self, after: int | None) -> AbstractAsyncContextManager[Stream]:
+        """Join the live ring after this seq (None: from now on)."""
+
+
+class Gatekeeper(Protocol):
+    """Reviews of changes. Each raises ``Refused``: 404 unknown, 409 when state or ``head_sha`` are not what was seen."""
+
+    async def approve(self, change: int, *, by: str, person: bool, head_sha: str, comment: str = "") -> None:
+        """Approve exactly ``head_sha``; what follows (candidate, merge) happens in the gatekeeper's own time."""
+
+    async def reject(self, change: int, *, by: str, person: bool, reason: str, final: bool = False) -> None:
+        """Send back for rework with ``reason``, or end its task with ``final`` (a person's right)."""
+
+    async def diff(self, change_id: int) -> str:
+        """The change against its base as unified text, bounded by the gatekeeper."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Doors:
+    """Everything the HTTP door is given.
+
+    ``metrics`` renders (body, content type); ``readiness`` names each check and whether it holds.
+    """
+
+    conductor: Conductor
+    reader: Reader
+    feed: Feed
+    gatekeeper: Gatekeeper
+    auth: Authenticator
+    metrics: Callable[[], tuple[bytes, str]]
+    readiness: Callable[[], Mapping[str, bool]]
+    probe: Callable[[str, str, str], Awaitable[None]]
+    """(name, url, base) of a repository to be registered: raises 422 with the cure if changes could not be merged there."""
+    now: Callable[[], int]
+    """Microseconds UTC, for relative times in submissions."""
+    version: str = "0"

@@ -1,0 +1,153 @@
+"""Events as server-sent events, resumable: either every event after the last one seen, or an honest ``reset``.
+
+A subscriber joins the live ring first and then reads the rows up to where the ring begins, so nothing can fall between the
+two. The position is ``<feed_epoch>:<seq>``; another epoch or pruned rows give ``event: reset`` with ``recovered: false``, after
+which the client reads what it shows anew and follows from there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncGenerator
+from typing import Annotated
+
+import orjson
+from fastapi import APIRouter, Header, Query
+from starlette.responses import StreamingResponse
+
+from hub.core.errors import Refused
+from hub.core.rows import EventRow
+from hub.edge.http.access import READS, Hub
+from hub.edge.http.doors import Feed
+from hub.edge.http.event_documents import EventOut
+from hub.edge.http.fields import AgentName, TaskRef
+from hub.services.feed import TooManyObservers
+from hub.store import events
+from hub.store.base import Reader
+
+router = APIRouter(tags=["events"])
+
+PAGE_ROWS = 500
+CROWDED_MS = 10_000
+BEAT_S = 15.0
+"""An idle stream says its position this often, so proxies keep it and a dead peer is noticed."""
+
+_POSITION = re.compile(r"([0-9A-Za-z_-]{1,64}):([0-9]{1,18})")
+
+
+class GapError(Exception):
+    """Events between the position and the ring exist no more."""
+
+
+async def follow(feed: Feed, reader: Reader, after: int | None) -> AsyncGenerator[tuple[int, EventRow], None]:
+    """Every event behind ``after`` (None: from now on), gap-free; raises :class:`GapError` before it would skip one.
+
+    Ends when the feed ends the subscription (the hub closes, or this subscriber was too slow).
+    """
+    async with feed.subscribe(after) as live:
+        if after is not None:
+            while after + 1 < live.first:
+                rows = await events.after(reader, after, limit=PAGE_ROWS)
+                for seq, event in rows:
+                    if seq >= live.first:
+                        break
+                    if seq != after + 1:
+                        raise GapError
+                    after = seq
+                    yield seq, event
+                if not rows:
+                    raise GapError
+        async for entry in live:
+            yield entry
+
+
+@router.get("/events", dependencies=[READS], response_class=StreamingResponse)
+async def stream(
+    hub: Hub,
+    last_event_id: Annotated[str | None, Header()] = None,
+    after: Annotated[str | None, Query(description="like Last-Event-ID, for clients that cannot send it")] = None,
+    task: Annotated[TaskRef | None, Query()] = None,
+    agent: Annotated[AgentName | None, Query()] = None,
+) -> StreamingResponse:
+    """Follow events. Begins with ``start`` (the position) or ``reset``; each event carries its position as ``id``."""
+    position = _position(last_event_id or after)
+    source = _frames(hub.feed, hub.reader, position, task, agent)
+    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    return StreamingResponse(source, media_type="text/event-stream", headers=headers)
+
+
+def _position(text: str | None) -> tuple[str, int] | None:
+    if not text:
+        return None
+    found = _POSITION.fullmatch(text)
+    if found is None:
+        raise Refused(422, "invalid", "a position reads <feed_epoch>:<seq>, as the id of an event")
+    return found[1], int(found[2])
+
+
+async def _frames(
+    feed: Feed, reader: Reader, position: tuple[str, int] | None, task: int | None, agent: str | None
+) -> AsyncGenerator[bytes, None]:
+    """The stream's bytes. A position of another epoch, from the future or before what is kept starts over with a reset."""
+    seq = feed.last_seq
+    known = position is not None and position[0] == feed.epoch and position[1] <= seq
+    if position is not None and known:
+        seq = position[1]
+        yield _frame("start", feed, seq, {"recovered": True})
+    else:
+        yield _frame("start" if position is None else "reset", feed, seq, {"recovered": position is None})
+    while True:
+        try:
+            async for entry in _with_beats(follow(feed, reader, seq)):
+                if entry is None:
+                    yield f": beat\nid: {feed.epoch}:{seq}\n\n".encode()
+                    continue
+                seq, event = entry
+                if (task is None or event.task == task) and (agent is None or event.agent == agent):
+                    document = EventOut.of(seq, event).model_dump(mode="json")
+                    yield _frame(None, feed, seq, document)
+        except GapError:
+            seq = feed.last_seq
+            yield _frame("reset", feed, seq, {"recovered": False})
+        except TooManyObservers:
+            yield f": too many observers\nretry: {CROWDED_MS}\n\n".encode()
+            return
+        else:
+            return
+
+
+def _frame(kind: str | None, feed: Feed, seq: int, document: dict[str, object]) -> bytes:
+    if kind is not None:
+        document = {"feed_epoch": feed.epoch, "seq": seq, **document}
+    head = "" if kind is None else f"event: {kind}\n"
+    return f"{head}id: {feed.epoch}:{seq}\ndata: ".encode() + orjson.dumps(document) + b"\n\n"
+
+
+async def _with_beats(
+    source: AsyncGenerator[tuple[int, EventRow], None], beat_s: float = BEAT_S
+) -> AsyncGenerator[tuple[int, EventRow] | None, None]:
+    """The source's items, and None whenever nothing came for ``beat_s``.
+
+    The pending read is one task that outlives the beats: cancelling it would end the source.
+    """
+    pending: asyncio.Future[tuple[int, EventRow]] | None = None
+    try:
+        while True:
+            if pending is None:
+                pending = asyncio.ensure_future(anext(source))
+            done, _ = await asyncio.wait({pending}, timeout=beat_s)
+            if not done:
+                yield None
+                continue
+            finished, pending = pending, None
+            try:
+                entry = finished.result()
+            except StopAsyncIteration:
+                return
+            yield entry
+    finally:
+        if pending is not None:
+            pending.cancel()
+            await asyncio.wait({pending})
+        await source.aclose()

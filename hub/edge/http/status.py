@@ -1,0 +1,54 @@
+"""The state of the whole house in one document."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from fastapi import APIRouter
+
+from hub.edge.http.access import READS, Hub
+from hub.edge.http.fields import Out
+from hub.ids import SECOND, AgentState, Lane, TaskState
+from hub.store.status import figures
+
+router = APIRouter(tags=["status"])
+
+DAY_US = 86_400 * SECOND
+
+
+class StatusOut(Out):
+    """``tasks`` live by state, ``queue`` ready by lane, ``finished_24h`` by terminal state, ``changes`` open by state."""
+
+    version: str
+    ready: bool
+    checks: dict[str, bool]
+    tasks: dict[str, int]
+    queue: dict[str, int]
+    finished_24h: dict[str, int]
+    changes: dict[str, int]
+    agents: dict[str, int]
+    feed_epoch: str
+    seq: int
+
+
+@router.get("/status", dependencies=[READS])
+async def status(hub: Hub) -> StatusOut:
+    """Counts of tasks, changes and agents."""
+    scheduler = hub.conductor.scheduler
+    checks = dict(hub.readiness())
+    counted = await figures(hub.reader, hub.now() - DAY_US)
+    states = scheduler.states()
+    queue = scheduler.queue()
+    present = Counter(agent.state for agent in scheduler.agents())
+    return StatusOut(
+        version=hub.version,
+        ready=all(checks.values()),
+        checks=checks,
+        tasks={state: states[state] for state in TaskState if states.get(state)},
+        queue={lane: queue.get(lane, 0) for lane in Lane},
+        finished_24h=counted.finished,
+        changes=counted.changes,
+        agents={state: present[state] for state in AgentState if present[state]},
+        feed_epoch=hub.feed.epoch,
+        seq=hub.feed.last_seq,
+    )

@@ -1,0 +1,205 @@
+"""One sidecar's link, from its first frame to its last: who it is, what it may say, what it is told.
+
+Knows frames and sessions, not sockets: it is given a way to write bytes and to close. Everything it hears becomes a command; everything
+it says comes from a committed decision. Effects keep their order even while the spec of a granted lease is being read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING, Protocol
+
+import structlog
+
+from hub.core import commands, decision
+from hub.core.decision import Effect
+from hub.core.errors import HubError, Refused
+from hub.edge import translate
+from hub.edge.auth import Identity, Scope
+from hub.ids import AgentId, SessionEpoch
+from hub.wire import frames
+from hub.wire.codec import FrameError, MalformedResult, decode_from_sidecar, encode
+from hub.wire.codes import Close
+
+if TYPE_CHECKING:
+    from hub.edge.links import Links
+
+VIOLATIONS = 10
+VIOLATION_WINDOW_S = 60.0
+HELLO_S = 10.0
+VERSION = "agentcom.v1"
+
+log = structlog.get_logger("link")
+
+
+class Wire(Protocol):
+    """The socket below a link."""
+
+    def write(self, data: bytes) -> None:
+        """Queue one text frame; a peer that does not read is closed, never waited for."""
+
+    def close(self, code: int, reason: str) -> None:
+        """Close with an application code."""
+
+
+class Link:
+    """Created after the upgrade; ``closed`` is called once when the socket is gone."""
+
+    def __init__(self, links: Links, wire: Wire, identity: Identity) -> None:
+        self._links = links
+        self._wire = wire
+        self._identity = identity
+        self._loop = asyncio.get_running_loop()
+        self._hello_timer = self._loop.call_later(HELLO_S, self.close, Close.NO_HELLO, "no hello")
+        self._violations: deque[float] = deque(maxlen=VIOLATIONS)
+        self._held_back: deque[Effect] | None = None
+        self._heard = self._loop.time()
+        self._greeted = False
+        self._hello_id: int | None = None
+        self.agent: AgentId | None = None
+        self.epoch: SessionEpoch | None = None
+        self.greeting = 0
+        self.open = True
+
+    # ── hearing ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def received(self, data: bytes) -> None:
+        """One text frame from the sidecar."""
+        self._heard = self._loop.time()
+        if not self.open:
+            return
+        try:
+            frame = decode_from_sidecar(data)
+        except MalformedResult as fault:
+            self._violation_free_result(fault)
+            return
+        except FrameError as fault:
+            self._refuse(fault)
+            return
+        if isinstance(frame, frames.Hello):
+            self._hello(frame)
+        elif self.agent is None or self.epoch is None:
+            self.send(frames.Error(re=frame.id, code="no_session", message="the first frame is hello"))
+            self._violation()
+        elif frame.e is not None and frame.e != self.epoch:
+            self.send(frames.Error(re=frame.id, code="stale_session", message=f"this session is {self.epoch}"))
+        else:
+            self._in_session(frame, self.agent, self.epoch)
+
+    def _hello(self, frame: frames.Hello) -> None:
+        if self._greeted:
+            self.send(frames.Error(re=frame.id, code="already_greeted", message="one hello opens one session"))
+            self._violation()
+            return
+        if VERSION not in frame.versions:
+            self.send(frames.Error(re=frame.id, code="version", message=f"this hub speaks {VERSION}", fatal=True))
+            self.close(Close.VERSION, "version")
+            return
+        agent = AgentId(frame.agent_id)
+        if self._identity.agent not in (None, agent):
+            self.send(frames.Error(re=frame.id, code="forbidden", message="this token is for another agent", fatal=True))
+            self.close(Close.FORBIDDEN, "forbidden")
+            return
+        self._greeted, self.agent = True, agent
+        self._hello_id = frame.id
+        self._hello_timer.cancel()
+        may_take_over = self._identity.may(Scope.OPERATOR)
+        command = translate.hello(frame, agent, self._links.greet(self), may_take_over=may_take_over)
+        self._links.ask(command, self._hello_answered)
+
+    def _hello_answered(self, fault: BaseException | None) -> None:
+        if fault is None:
+            return
+        self._links.not_welcome(self)
+        code = fault.code if isinstance(fault, HubError) else "internal"
+        self.send(frames.Error(re=self._hello_id, code=code, message=str(fault)[:1024], fatal=True))
+        self.close(Close.NAME_IN_USE if code == "name_in_use" else Close.RESYNC, code)
+
+    def _in_session(self, frame: frames.FromSidecar, agent: AgentId, epoch: SessionEpoch) -> None:
+        if isinstance(frame, frames.Ok):
+            if frame.re is not None:
+                self._tell(commands.ControlNoted(actor=agent, agent=agent, session_epoch=epoch, cid=frame.re), frame.id)
+        elif isinstance(frame, frames.Bye):
+            self.send(frames.Ok(re=frame.id))
+            self._links.depart(self, bye=True)
+        elif isinstance(frame, frames.Error):
+            log.warning("sidecar_error", agent=agent, code=frame.code, message=frame.message, re=frame.re)
+        else:
+            command = translate.command_of(frame, agent, epoch)
+            if command is not None:
+                self._tell(command, frame.id)
+
+    def _tell(self, command: commands.Command, re: int | None) -> None:
+        try:
+            self._links.tell(command)
+        except Refused as refusal:
+            self.send(frames.Error(re=re, code=refusal.code, message=refusal.message[:1024]))
+        except HubError as fault:
+            # the hub is rebuilding: reconcile instead of guessing what was heard
+            self.close(Close.RESYNC, fault.code)
+
+    def _violation_free_result(self, fault: MalformedResult) -> None:
+        if self.agent is None or self.epoch is None:
+            self._refuse(fault)
+            return
+        self._tell(translate.malformed(fault, self.agent, self.epoch), fault.re)
+
+    def _refuse(self, fault: FrameError) -> None:
+        self.send(frames.Error(re=fault.re, code=fault.code, message=str(fault)[:1024], errors=fault.errors))
+        if fault.code != "unsupported":
+            self._violation()
+
+    def _violation(self) -> None:
+        now = self._loop.time()
+        self._violations.append(now)
+        if len(self._violations) == VIOLATIONS and now - self._violations[0] < VIOLATION_WINDOW_S:
+            self.close(Close.VIOLATIONS, "protocol violations")
+
+    # ── telling ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def publish(self, effect: Effect) -> None:
+        """Tell the sidecar of a committed effect, in order."""
+        if self._held_back is not None:
+            self._held_back.append(effect)
+        elif isinstance(effect, decision.GrantLease):
+            self._held_back = deque()
+            self._links.hydrate(self, effect)
+        elif isinstance(effect, decision.CloseSession):
+            self.close(effect.code, effect.reason)
+        elif isinstance(effect, decision.Beaten):
+            self.send(translate.beaten(effect, self._links.lease_ms))
+        elif isinstance(effect, decision.Welcome):
+            self.send(self._links.welcome(self, effect, self._hello_id))
+        else:
+            self.send(translate.frame_of(effect))
+
+    def granted(self, frame: frames.Accepted | None) -> None:
+        """The spec was read (None: it could not be, and the lease will run out): say so, then everything held back."""
+        if frame is not None:
+            self.send(frame)
+        waiting, self._held_back = self._held_back or deque(), None
+        for effect in waiting:
+            self.publish(effect)  # another grant among them holds back the rest again
+
+    def send(self, frame: frames.Frame) -> None:
+        """Write a frame now."""
+        if self.open:
+            self._wire.write(encode(frame))
+
+    def close(self, code: int, reason: str) -> None:
+        """Close the socket; what the sidecar holds is untouched."""
+        if self.open:
+            self._wire.close(code, reason)
+            self.closed()
+
+    def closed(self) -> None:
+        """The socket is gone, by whoever."""
+        if self.open:
+            self.open = False
+            self._hello_timer.cancel()
+            self._links.depart(self, bye=False)
+
+    def silent_for(self) -> float:
+        """Seconds since the last frame."""
+        return self._loop.time() - self._heard

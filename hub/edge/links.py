@@ -1,0 +1,247 @@
+"""All live links: where committed effects go, and the small services every link needs.
+
+Sessions are found by (agent, epoch): an effect for a session that is over goes nowhere, which is what its fence means. Specs of granted
+leases are read here, outside the scheduler, by a few workers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import itertools
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import Protocol
+
+import structlog
+
+from hub.core import commands, decision
+from hub.core.commands import Command
+from hub.core.decision import Effect, Reply
+from hub.core.errors import HubError
+from hub.core.lease import Terms
+from hub.edge.link import Link
+from hub.ids import AgentId, SessionEpoch, Verdict
+from hub.telemetry.metrics import Metrics
+from hub.wire import frames
+from hub.wire.codec import encode_spec
+from hub.wire.codes import Close
+from hub.wire.spec import Spec
+
+MAX_LINKS = 10_000
+HYDRATORS = 4
+IDLE_BEATS = 2.5
+
+log = structlog.get_logger("links")
+
+
+class Conductor(Protocol):
+    """What links need of the conductor."""
+
+    async def do(self, command: Command) -> Reply:
+        """Apply with facts; the answer after the commit."""
+
+    def post(self, command: Command, future: asyncio.Future[Reply] | None = None) -> None:
+        """Apply now."""
+
+    def wants_facts(self, command: Command) -> bool:
+        """Whether ``do`` is needed."""
+
+
+class Links:
+    """The registry. ``run`` owns every task that links start."""
+
+    def __init__(
+        self,
+        *,
+        terms: Terms,
+        identity: tuple[str, int, str],
+        hydrate: Callable[[int, int], Awaitable[Spec]],
+        keep_blob: Callable[[str, bytes], Awaitable[object]],
+        metrics: Metrics,
+    ) -> None:
+        self._terms = terms
+        self._hub_id, self._hub_epoch, self._build = identity
+        self._hydrate = hydrate
+        self._keep_blob = keep_blob
+        self._metrics = metrics
+        self._conductor: Conductor | None = None
+        self._all: set[Link] = set()
+        self._greeting: dict[int, Link] = {}
+        self._greetings = itertools.count(1)
+        self._live: dict[AgentId, Link] = {}
+        self._grants: asyncio.Queue[tuple[Link, decision.GrantLease]] = asyncio.Queue()
+        self._group: asyncio.TaskGroup | None = None
+        self.limits = frames.Limits(accept_ms=terms.accept_us // 1000, resend_ms=terms.resend_us // 1000)
+        self.lease_ms = terms.lease_us // 1000
+
+    def connect(self, conductor: Conductor) -> None:
+        """Say who decides; the composition root calls this once."""
+        self._conductor = conductor
+
+    async def run(self) -> None:
+        """Read specs, close the silent, own the tasks; until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            self._group = group
+            for i in range(HYDRATORS):
+                group.create_task(self._hydrator(), name=f"hydrator-{i}")
+            group.create_task(self._sweep(), name="idle-sweep")
+
+    # ── the publisher's side ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def effects(self, effects: Sequence[tuple[AgentId, SessionEpoch, Effect]], decided_at: float) -> None:
+        """Hand committed effects to their sessions, in order."""
+        for agent, epoch, effect in effects:
+            if isinstance(effect, decision.Welcome):
+                self._bind(agent, epoch, effect)
+            link = self._live.get(agent)
+            if link is None or link.epoch != epoch:
+                continue
+            link.publish(effect)
+            if isinstance(effect, decision.PushAssign):
+                self._metrics.push_seconds.observe(time.monotonic() - decided_at)
+            elif isinstance(effect, decision.AckResult):
+                self._metrics.results.labels(Verdict(effect.verdict)).inc()
+
+    def _bind(self, agent: AgentId, epoch: SessionEpoch, effect: decision.Welcome) -> None:
+        link = self._greeting.pop(effect.greeting, None)
+        if link is None:
+            return
+        link.epoch = epoch
+        self._live[agent] = link
+        if not link.open:
+            self.depart(link, bye=False)  # the socket was gone before its hello was committed
+
+    def resync(self) -> None:
+        """The scheduler was rebuilt: every sidecar reconciles over a new connection."""
+        for link in list(self._all):
+            link.close(Close.RESYNC, "resync")
+
+    # ── the links' side ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another link may be opened."""
+        return len(self._all) < MAX_LINKS
+
+    def add(self, link: Link) -> None:
+        """Count a new link."""
+        self._all.add(link)
+
+    @property
+    def connected(self) -> int:
+        """Live sessions."""
+        return len(self._live)
+
+    def greet(self, link: Link) -> int:
+        """A link said hello and waits for its welcome: the number by which the welcome finds it, also behind a quick reconnect."""
+        link.greeting = next(self._greetings)
+        self._greeting[link.greeting] = link
+        return link.greeting
+
+    def not_welcome(self, link: Link) -> None:
+        """The hello of this link was refused."""
+        self._greeting.pop(link.greeting, None)
+
+    def ask(self, command: Command, done: Callable[[BaseException | None], None]) -> None:
+        """Apply a command and hear whether it was refused."""
+        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        future.add_done_callback(lambda answered: done(answered.exception() if not answered.cancelled() else None))
+        try:
+            self._decider.post(command, future)
+        except HubError as fault:
+            future.set_exception(fault)
+
+    def tell(self, command: Command) -> None:
+        """Apply a command of a session; raises HubError if that cannot be done now."""
+        if self._decider.wants_facts(command) and self._group is not None:
+            self._group.create_task(self._do_quietly(command), name="command-with-facts")
+        else:
+            self._decider.post(command)
+
+    async def _do_quietly(self, command: Command) -> None:
+        try:
+            await self._decider.do(command)
+        except HubError as fault:
+            log.warning("command_refused", command=type(command).__name__, code=fault.code)
+
+    def hydrate(self, link: Link, grant: decision.GrantLease) -> None:
+        """Have the spec of a granted lease read and sent."""
+        self._grants.put_nowait((link, grant))
+
+    def depart(self, link: Link, *, bye: bool) -> None:
+        """A link is gone (or said goodbye): only its own session hears of it."""
+        if not bye:
+            self._all.discard(link)
+        if link.agent is None:
+            return
+        # a link whose hello is still being committed stays in _greeting: _bind sends it off
+        if self._live.get(link.agent) is link and link.epoch is not None:
+            del self._live[link.agent]
+            try:
+                self._decider.post(commands.Disconnected(actor=link.agent, agent=link.agent, session_epoch=link.epoch, bye=bye))
+            except HubError:
+                log.info("departure_unheard", agent=link.agent)  # a rebuild starts with everybody offline anyway
+
+    def welcome(self, link: Link, effect: decision.Welcome, re: int | None) -> frames.Welcome:
+        """The welcome of a session; beats are staggered over a tenth so that a fleet does not beat in step."""
+        beat_ms = self._terms.beat_us // 1000
+        spread = int.from_bytes(hashlib.blake2b((link.agent or "").encode(), digest_size=2).digest()) % max(1, beat_ms // 10)
+        return frames.Welcome(
+            re=re,
+            session_epoch=link.epoch or SessionEpoch(0),
+            hub_id=self._hub_id,
+            hub_epoch=self._hub_epoch,
+            build=self._build,
+            beat_ms=beat_ms - spread,
+            lease_ms=self.lease_ms,
+            limits=self.limits,
+            verdicts=tuple(
+                frames.HeldAnswer(task=item.n, lease_epoch=item.lease_epoch, verdict=item.verdict) for item in effect.verdicts
+            ),
+        )
+
+    async def drain(self, close_in_s: float, reconnect_after_s: float) -> None:
+        """Announce the end to every link, give them a moment, close."""
+        links = list(self._all)
+        for i, link in enumerate(links):
+            after = reconnect_after_s * (1 + i / max(1, len(links)))
+            link.send(
+                frames.Goaway(reason="shutdown", close_in_ms=int(close_in_s * 1000), reconnect_after_ms=int(after * 1000))
+            )
+        await asyncio.sleep(close_in_s if links else 0)
+        for link in links:
+            link.close(Close.SHUTDOWN, "shutdown")
+
+    @property
+    def _decider(self) -> Conductor:
+        assert self._conductor is not None
+        return self._conductor
+
+    async def _hydrator(self) -> None:
+        while True:
+            link, grant = await self._grants.get()
+            try:
+                link.granted(await self._accepted(grant))
+            except (LookupError, HubError, ValueError) as fault:
+                log.exception("spec_unreadable", task=grant.n, error=str(fault))
+                link.granted(None)
+
+    async def _accepted(self, grant: decision.GrantLease) -> frames.Accepted:
+        spec = await self._hydrate(grant.n, grant.lease_epoch)
+        body = encode_spec(spec)
+        told = partial(frames.Accepted, re=grant.re, task=grant.n, lease_epoch=grant.lease_epoch, lease_ms=self.lease_ms)
+        if len(body) <= self.limits.inline_bytes:
+            return told(spec=spec)
+        sha256 = hashlib.sha256(body).hexdigest()
+        await self._keep_blob(sha256, body)
+        return told(spec_ref=sha256)
+
+    async def _sweep(self) -> None:
+        beat_s = self._terms.beat_us / 1e6
+        while True:
+            await asyncio.sleep(beat_s / 2)
+            for link in list(self._all):
+                if link.epoch is not None and link.silent_for() > beat_s * IDLE_BEATS:
+                    link.close(Close.IDLE, "idle")

@@ -1,0 +1,367 @@
+"""Fakes behind the HTTP door: a conductor that records commands, a store of real SQLite rows, a feed and a gatekeeper."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from importlib.resources import files
+from typing import Any
+
+import httpx2
+from fastapi import FastAPI
+
+from hub.core.agent import Agent
+from hub.core.commands import Command, Dispatch, OnTask, PauseAgent, Registry, ResumeAgent, Submit
+from hub.core.decision import Dispatched, Reply, Submitted, SubmittedTask, TaskAnswer
+from hub.core.errors import Refused
+from hub.core.rows import EventRow
+from hub.edge.auth import Authenticator, Identity, Scope, digest, mint_token
+from hub.edge.http import Doors, create_http
+from hub.edge.http.registry import Registrar
+from hub.ids import Lane, LeaseEpoch, TaskId, TaskState
+from hub.store.base import Record
+from hub.store.sql import statements
+
+NOW = 1_800_000_000_000_000
+"""2027-01-15T08:00:00Z in microseconds."""
+SHA = "a" * 40
+
+
+def open_memory() -> sqlite3.Connection:
+    """An empty database with the real schema."""
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    connection.row_factory = sqlite3.Row
+    connection.execute("PRAGMA foreign_keys = ON")
+    connection.executescript(files("hub.store").joinpath("schema", "0001_foundation.sql").read_text("utf-8"))
+    return connection
+
+
+class MemoryReader:
+    """``hub.store.base.Reader`` over one connection."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    async def one(self, query: str, /, **params: Any) -> Record | None:
+        return self._connection.execute(statements()[query], params).fetchone()
+
+    async def all(self, query: str, /, **params: Any) -> list[Record]:
+        return self._connection.execute(statements()[query], params).fetchall()
+
+
+class MemoryTx:
+    """``hub.store.base.Tx`` over one connection."""
+
+    def __init__(self, connection: sqlite3.Connection, now: int, events: list[EventRow]) -> None:
+        self._connection = connection
+        self._events = events
+        self.now = now
+
+    def one(self, query: str, /, **params: Any) -> Record | None:
+        return self._connection.execute(statements()[query], params).fetchone()
+
+    def all(self, query: str, /, **params: Any) -> list[Record]:
+        return self._connection.execute(statements()[query], params).fetchall()
+
+    def run(self, query: str, /, **params: Any) -> int:
+        return self._connection.execute(statements()[query], params).rowcount
+
+    def emit(self, event: EventRow) -> None:
+        self._events.append(event)
+
+
+class Rows:
+    """Inserts rows as the journal would, with defaults for what a test does not care about."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self.connection = connection
+
+    def insert(self, table: str, **columns: Any) -> None:
+        names, marks = ", ".join(columns), ", ".join(f":{name}" for name in columns)
+        self.connection.execute(f"INSERT INTO {table} ({names}) VALUES ({marks})", columns)
+
+    def task(self, n: int, **changes: Any) -> int:
+        columns: dict[str, Any] = {
+            "n": n,
+            "project": "default",
+            "title": f"task {n}",
+            "type": "task",
+            "lane": "normal",
+            "access": "write",
+            "needs_change": 1,
+            "requirement_id": 1,
+            "max_tries": 3,
+            "created_by": "ann",
+            "created_at": NOW,
+            "spec": "{}",
+            "generation": 1,
+            "state": "queued",
+            "seq": n,
+            "tries": 0,
+            "lost": 0,
+            "rework": 0,
+            "claims": 0,
+            "lease_epoch": 0,
+            "held": 0,
+            "parked": 0,
+            "merging": 0,
+            "updated_at": NOW,
+            **changes,
+        }
+        if columns["state"] in ("done", "dead", "cancelled"):
+            columns.setdefault("finished_at", NOW)
+        if columns["state"] in ("assigned", "working"):
+            columns.setdefault("holder_agent", "bob")
+            columns.setdefault("holder_session_epoch", 1)
+        self.connection.execute(
+            "INSERT OR IGNORE INTO requirement (id, project, capabilities) VALUES (1, 'default', '[\"python\"]')"
+        )
+        self.insert("task", **columns)
+        return n
+
+    def attempt(self, task: int, lease_epoch: int, **changes: Any) -> None:
+        base = {"agent": "bob", "session_epoch": 1, "assigned_at": NOW + lease_epoch}
+        self.insert("attempt", task=task, lease_epoch=lease_epoch, **{**base, **changes})
+
+    def feedback(self, task: int, lease_epoch: int, **changes: Any) -> None:
+        base = {"at": NOW, "source": "failure", "text": f"feedback {lease_epoch}"}
+        self.insert("feedback", task=task, lease_epoch=lease_epoch, **{**base, **changes})
+
+    def event(self, seq: int, **changes: Any) -> None:
+        self.insert("event", seq=seq, **{"at": NOW, "kind": "task.queued", "actor": "ann", **changes})
+
+    def agent(self, agent: str, **changes: Any) -> None:
+        base: dict[str, Any] = {
+            "id": agent,
+            "name": agent.title(),
+            "capabilities": '["python"]',
+            "projects": "[]",
+            "runtimes": '[{"name": "mock", "version": "1", "caps": []}]',
+            "host": '{"hostname": "box"}',
+            "state": "offline",
+            "paused": 0,
+            "quiet": 0,
+            "streak": 0,
+            "quarantine_level": 0,
+            "note": "",
+            "first_seen_at": NOW,
+            "last_seen_at": NOW,
+        }
+        self.insert("agent", **{**base, **changes})
+
+    def repository(self, name: str = "site", **changes: Any) -> None:
+        base = {"url": f"/srv/{name}.git", "forge": "local", "base": "main", "created_at": NOW, "updated_at": NOW}
+        self.insert("repository", name=name, **{**base, **changes})
+
+    def project(self, project: str = "default", **changes: Any) -> None:
+        self.insert("project", id=project, **{"name": project, "created_at": NOW, "updated_at": NOW, **changes})
+
+    def change(self, change: int, task: int, **changes: Any) -> None:
+        base: dict[str, Any] = {
+            "lease_epoch": 1,
+            "repo": "site",
+            "state": "waiting",
+            "title": f"feat: change {change}",
+            "body": "why",
+            "labels": '["tier-2"]',
+            "base": "main",
+            "branch": f"agentcom/t-{task}/1",
+            "base_sha": "b" * 40,
+            "head_sha": SHA,
+            "commits": '[{"sha": "' + SHA + '", "subject": "feat: x", "files": ["a.py"]}]',
+            "stat": '{"added": 3, "deleted": 1, "files": [{"path": "a.py", "status": "M", "added": 3, "deleted": 1}],'
+            ' "complete": true}',
+            "tier": 2,
+            "reasons": '["no check is registered"]',
+            "created_at": NOW,
+            "updated_at": NOW,
+        }
+        self.insert("change", id=change, task=task, **{**base, **changes})
+
+
+class FakeScheduler:
+    """``SchedulerView``: what a test sets."""
+
+    def __init__(self) -> None:
+        self.explanations: dict[int, str] = {}
+        self.present: dict[str, Agent] = {}
+        self.done: dict[int, tuple[int | None, str]] = {}
+        self.depth: dict[Lane, int] = {}
+        self.live: dict[TaskState, int] = {}
+
+    def explain(self, n: TaskId) -> str | None:
+        return self.explanations.get(n)
+
+    def agents(self) -> list[Agent]:
+        return list(self.present.values())
+
+    def progress(self, n: TaskId) -> tuple[int | None, str] | None:
+        return self.done.get(n)
+
+    def queue(self) -> Mapping[Lane, int]:
+        return self.depth
+
+    def states(self) -> Mapping[TaskState, int]:
+        return self.live
+
+
+class FakeConductor:
+    """Records commands and answers them plainly; ``refuse`` makes the next one fail; record operations really run."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self.connection = connection
+        self.scheduler = FakeScheduler()
+        self.commands: list[Command] = []
+        self.events: list[EventRow] = []
+        self.refuse: Exception | None = None
+        self.answer: Callable[[Command], Reply] = self._plain
+
+    async def do(self, command: Command) -> Reply:
+        self.commands.append(command)
+        refused, self.refuse = self.refuse, None
+        if refused is not None:
+            raise refused
+        return self.answer(command)
+
+    async def record(self, operation: Callable[[MemoryTx], Any]) -> Any:
+        self.connection.execute("BEGIN")
+        events: list[EventRow] = []
+        try:
+            done = operation(MemoryTx(self.connection, NOW, events))
+        except BaseException:
+            self.connection.execute("ROLLBACK")
+            raise
+        self.connection.execute("COMMIT")
+        self.events += events
+        return done
+
+    def _plain(self, command: Command) -> Reply:
+        match command:
+            case Submit():
+                tasks = enumerate(command.tasks, start=1)
+                return Submitted(
+                    tasks=tuple(SubmittedTask(n=TaskId(n), state=TaskState.QUEUED, created=True) for n, _ in tasks)
+                )
+            case Dispatch():
+                return Dispatched(released=2)
+            case OnTask():
+                return TaskAnswer(n=command.n, state=TaskState.QUEUED, lease_epoch=LeaseEpoch(3))
+            case Registry() | PauseAgent() | ResumeAgent():
+                return None
+        raise AssertionError(command)
+
+
+class FakeStream:
+    """A subscription that yields what the feed holds and ends."""
+
+    def __init__(self, first: int, entries: list[tuple[int, EventRow]]) -> None:
+        self.first = first
+        self._entries = entries
+
+    async def __aiter__(self) -> AsyncIterator[tuple[int, EventRow]]:
+        for entry in self._entries:
+            yield entry
+
+
+class FakeFeed:
+    """A ring that ends once it is read, so that a stream in a test ends too."""
+
+    def __init__(self) -> None:
+        self.epoch = "e1"
+        self.last_seq = 0
+        self.ring: list[tuple[int, EventRow]] = []
+        self.coming: list[tuple[int, EventRow]] = []
+
+    @asynccontextmanager
+    async def subscribe(self, after: int | None) -> AsyncIterator[FakeStream]:
+        start = self.last_seq if after is None else after
+        oldest = self.ring[0][0] if self.ring else self.last_seq + 1
+        kept = [entry for entry in self.ring + self.coming if entry[0] > start]
+        yield FakeStream(max(start + 1, oldest), kept)
+
+
+@dataclass
+class FakeGatekeeper:
+    """Remembers what it was asked."""
+
+    reviews: list[tuple[Any, ...]] = field(default_factory=list)
+    text: str = "diff --git a/a.py b/a.py\n+new\n"
+    refuse: Refused | None = None
+
+    async def approve(self, change: int, *, by: str, person: bool, head_sha: str, comment: str = "") -> None:
+        if self.refuse is not None:
+            raise self.refuse
+        self.reviews.append(("approve", change, by, person, head_sha, comment))
+
+    async def reject(self, change: int, *, by: str, person: bool, reason: str, final: bool = False) -> None:
+        self.reviews.append(("reject", change, by, person, reason, final))
+
+    async def diff(self, change_id: int) -> str:
+        return self.text
+
+
+KEY = b"k" * 32
+TOKENS = {scope: mint_token() for scope in Scope}
+AUTH = Authenticator(
+    KEY,
+    [
+        (digest(KEY, token), Identity(scope.value, frozenset({scope}), person=scope is not Scope.AGENT))
+        for scope, token in TOKENS.items()
+    ],
+)
+
+
+_BUILT: list[FastAPI] = []
+
+
+def _serve(doors: Doors) -> FastAPI:
+    """One application for all tests: its routes take 40 ms to build, and everything that changes lives in its state."""
+    if not _BUILT:
+        _BUILT.append(create_http(doors))
+    app = _BUILT[0]
+    app.state.doors = doors
+    app.state.registrar = Registrar(doors.conductor, doors.reader)
+    return app
+
+
+class House:
+    """Everything behind the door, and tokens for each scope."""
+
+    def __init__(self) -> None:
+        self.connection = open_memory()
+        self.rows = Rows(self.connection)
+        self.conductor = FakeConductor(self.connection)
+        self.scheduler = self.conductor.scheduler
+        self.feed = FakeFeed()
+        self.gatekeeper = FakeGatekeeper()
+        self.ready = {"store": True}
+        self.probed: list[tuple[str, str, str]] = []
+        self.unfit: Exception | None = None
+        self.tokens = TOKENS
+        self.doors = Doors(
+            conductor=self.conductor,
+            reader=MemoryReader(self.connection),
+            feed=self.feed,
+            gatekeeper=self.gatekeeper,
+            auth=AUTH,
+            metrics=lambda: (b"agentcom_up 1\n", "text/plain; version=0.0.4; charset=utf-8"),
+            readiness=lambda: self.ready,
+            probe=self._probe,
+            now=lambda: NOW,
+            version="0.1.0",
+        )
+        self.app = _serve(self.doors)
+
+    async def _probe(self, name: str, url: str, base: str) -> None:
+        self.probed.append((name, url, base))
+        if self.unfit is not None:
+            raise self.unfit
+
+    def client(self, scope: Scope | None = Scope.ADMIN) -> httpx2.AsyncClient:
+        headers = {"Authorization": f"Bearer {self.tokens[scope]}"} if scope is not None else {}
+        return httpx2.AsyncClient(transport=httpx2.ASGITransport(self.app), base_url="http://hub", headers=headers)
+
+    def close(self) -> None:
+        self.connection.close()
