@@ -1,0 +1,220 @@
+"""Composes a sidecar: several agents in one process, sharing a state directory and its workspaces. Picks the adapters.
+
+The state directory belongs to one process at a time::
+
+    lock  install_id  workspaces/  agents/<id>/journal  agents/<id>/runs/<task>-<lease_epoch>-<round>/
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import platform
+import signal
+import uuid
+from collections.abc import Iterator
+from functools import partial
+from importlib import metadata
+from pathlib import Path
+from random import Random
+
+import structlog
+
+from hub.wire import frames
+from sidecar.agent import Agent
+from sidecar.backoff import Reconnect, Refused
+from sidecar.clock import boot_us
+from sidecar.environment import agent_environment
+from sidecar.holder import Holder
+from sidecar.journal import Journal
+from sidecar.link import SUBPROTOCOL, Link
+from sidecar.records import Key
+from sidecar.runner import Runner
+from sidecar.runtimes.base import Runtime
+from sidecar.runtimes.command import CommandRuntime
+from sidecar.runtimes.mock import MockRuntime
+from sidecar.settings import AgentSettings, Settings, read_token
+from sidecar.sweep import become_subreaper
+from sidecar.work import Tools
+from sidecar.workspace import GitIdentity, WorkspaceError, Workspaces
+
+log = structlog.get_logger(__name__)
+
+
+class StateInUseError(Exception):
+    """Another sidecar runs on this state directory."""
+
+    code = "state_in_use"
+    retryable = False
+
+
+class Sidecar:
+    """All agents of one configuration."""
+
+    def __init__(self, settings: Settings, install_id: str) -> None:
+        self._settings = settings
+        self._install_id = install_id
+        self._boot_id = uuid.uuid4().hex
+        state = settings.state_dir
+        identity = GitIdentity(name=settings.git.name, email=settings.git.email)
+        self._workspaces = Workspaces(state / "workspaces", identity=identity, urls=settings.repos)
+        self.agents = [self._agent(agent, state / "agents" / agent.id) for agent in settings.agents]
+        self._draining = asyncio.Event()
+
+    async def run(self, *, stop_agents: bool) -> int:
+        """Work until SIGTERM or SIGINT, then drain; a second signal ends at once. Returns the exit code.
+
+        0 drained, 4 the hub refused every agent. Faults are raised.
+        """
+        become_subreaper()  # what a dead shim leaves behind becomes ours to find
+        loop = asyncio.get_running_loop()
+        me = asyncio.current_task()
+        assert me is not None
+
+        def asked_to_stop() -> None:
+            if self._draining.is_set():
+                me.cancel()
+            self._draining.set()
+
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(signum, asked_to_stop)
+        refused = 0
+
+        async def live(agent: Agent) -> None:
+            nonlocal refused
+            try:
+                await agent.run()
+            except Refused as fault:
+                refused += 1
+                log.warning("agent_refused", agent=agent.name, code=fault.code, reason=str(fault))
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                lives = [group.create_task(live(agent), name=agent.name) for agent in self.agents]
+                clean = group.create_task(self._release_strangers(), name="release-strangers")
+                drain = group.create_task(self._drain(stop_agents=stop_agents), name="drain")
+                await asyncio.wait(lives)
+                for task in (clean, drain):
+                    task.cancel()
+        finally:
+            for signum in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(signum)
+        return 4 if refused == len(self.agents) else 0
+
+    async def _drain(self, *, stop_agents: bool) -> None:
+        await self._draining.wait()
+        log.info("draining", stop_agents=stop_agents)
+        async with asyncio.TaskGroup() as group:
+            for agent in self.agents:
+                group.create_task(agent.drain(stop_agents=stop_agents, patience_s=self._settings.drain_s))
+
+    async def _release_strangers(self) -> None:
+        """Remove workspaces no journal knows: their assignments were settled when the last process ended."""
+        for workspace in await self._workspaces.all():
+            key = Key(workspace.task, workspace.lease_epoch)
+            if all(agent.holder.holding(key) is None for agent in self.agents):
+                try:
+                    await self._workspaces.release(workspace)
+                except WorkspaceError as fault:
+                    log.warning("workspace_stays", task=key.task, code=fault.code, reason=str(fault))
+
+    def _agent(self, agent: AgentSettings, home: Path) -> Agent:
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        runtime = make_runtime(agent)
+        settings = self._settings
+        read_token(settings, agent)  # a missing token is found now, not after the first failed connection
+        hello = frames.Hello(
+            versions=(str(SUBPROTOCOL),),
+            agent_id=agent.id,
+            install_id=self._install_id,
+            boot_id=self._boot_id,
+            build=metadata.version("agentcom") if _installed() else "",
+            name=agent.name,
+            capabilities=tuple(agent.capabilities),
+            projects=tuple(agent.projects),
+            runtimes=(frames.RuntimeInfo(name=runtime.name, caps=runtime.caps),),
+            host=_host_facts(),
+        )
+        allow = [*agent.env_allow, *runtime.passes]
+        tools = Tools(
+            workspaces=self._workspaces,
+            runner=Runner(home / "runs"),
+            runtime=runtime,
+            environment=lambda workspace, access: agent_environment(
+                os.environ, allow=allow, add=agent.env_set, workspace=workspace, access=access
+            ),
+            stop_grace_ms=int(settings.stop_grace_s * 1000),
+        )
+        reconnect = Reconnect(Random(), first_s=settings.reconnect_first_s)  # noqa: S311  jitter, not a secret
+        return Agent(
+            agent.id,
+            holder=Holder(hello, runtime=runtime.name),
+            journal=Journal(home / "journal"),
+            tools=tools,
+            workspaces=self._workspaces,
+            link=lambda listener: Link(
+                settings.hub_url,
+                partial(read_token, settings, agent),
+                agent=agent.id,
+                reconnect=reconnect,
+                listener=listener,
+                clock_s=lambda: boot_us() / 1e6,
+            ),
+        )
+
+
+def make_runtime(agent: AgentSettings) -> Runtime:
+    """The runtime an agent is configured with."""
+    if agent.command is None:
+        return MockRuntime()
+    command = agent.command
+    return CommandRuntime(command.argv, success=command.success, events=command.events, stdin=command.stdin)
+
+
+@contextlib.contextmanager
+def own_state(directory: Path) -> Iterator[str]:
+    """Hold the state directory for this process and yield its install id; raises :class:`StateInUseError`."""
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as fault:
+            raise StateInUseError(f"another sidecar uses {directory}") from fault
+        name = directory / "install_id"
+        if not name.exists():
+            fresh = name.with_suffix(".new")
+            fresh.write_text(uuid.uuid4().hex)
+            fresh.replace(name)
+        yield name.read_text().strip()
+    finally:
+        os.close(lock)
+
+
+def run(settings: Settings, *, stop_agents: bool) -> int:
+    """Run a sidecar to its end; returns the exit code. Raises :class:`StateInUseError` and faults of the settings."""
+
+    async def live(install_id: str) -> int:
+        return await Sidecar(settings, install_id).run(stop_agents=stop_agents)
+
+    with own_state(settings.state_dir) as install_id:
+        return asyncio.run(live(install_id))
+
+
+def _host_facts() -> frames.HostFacts:
+    memory = 0
+    with contextlib.suppress(ValueError, OSError):
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return frames.HostFacts(
+        hostname=platform.node()[:256], os=platform.platform()[:256], cpus=os.cpu_count() or 0, memory_bytes=max(0, memory)
+    )
+
+
+def _installed() -> bool:
+    try:
+        metadata.version("agentcom")
+    except metadata.PackageNotFoundError:
+        return False
+    return True

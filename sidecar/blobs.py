@@ -1,0 +1,33 @@
+"""Bodies too large for a frame, read from the hub over HTTP under their SHA-256."""
+
+from __future__ import annotations
+
+import hashlib
+from urllib.parse import urlsplit, urlunsplit
+
+import httpx2
+
+TIMEOUT_S = 5.0
+"""Shorter than a beat may stay unanswered: whoever waits for a body holds up the frames behind it."""
+
+
+class BlobError(Exception):
+    """The body could not be had, or is not what its name says."""
+
+    code = "blob_unavailable"
+    retryable = True
+
+
+async def fetch(hub_url: str, token: str, sha256: str) -> bytes:
+    """The body of that digest from the hub whose sidecars' socket is ``hub_url``; raises :class:`BlobError`."""
+    parts = urlsplit(hub_url)
+    address = urlunsplit(("https" if parts.scheme == "wss" else "http", parts.netloc, f"/api/v1/blobs/{sha256}", "", ""))
+    try:
+        async with httpx2.AsyncClient(timeout=TIMEOUT_S) as http:
+            answer = await http.get(address, headers={"Authorization": f"Bearer {token}"})
+            answer.raise_for_status()
+    except httpx2.HTTPError as fault:
+        raise BlobError(f"{type(fault).__name__}: {fault}") from fault
+    if hashlib.sha256(answer.content).hexdigest() != sha256:
+        raise BlobError("the body is not what its digest says")
+    return answer.content

@@ -1,0 +1,43 @@
+"""``python -m sidecar``, which ``agentcom sidecar`` calls. Exit codes: 0 drained, 2 settings, 3 state in use, 4 refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sidecar import app as composition
+from sidecar import logs
+from sidecar.settings import SettingsError, load
+
+cli = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+
+
+@cli.callback()
+def sidecar() -> None:
+    """The process beside the agents."""
+
+
+@cli.command()
+def run(
+    config: Annotated[Path, typer.Option(help="The TOML file; config/sidecar.toml explains every key.", show_default=False)],
+    stop_agents: Annotated[bool, typer.Option("--stop-agents", help="At the end, stop running agents, too.")] = False,
+) -> None:
+    """Connect the configured agents to the hub and work until SIGTERM or Ctrl-C.
+
+    Agents that are running then go on under their shims, and the next start finds them again.
+
+    Example: python -m sidecar run --config sidecar.toml
+    """
+    try:
+        settings = load(config)
+        logs.configure(settings.log.level, settings.log.format)
+        code = composition.run(settings, stop_agents=stop_agents)
+    except SettingsError as fault:
+        typer.echo(f"The settings cannot be used. {fault}", err=True)
+        raise typer.Exit(2) from fault
+    except composition.StateInUseError as fault:
+        typer.echo(f"{fault}; stop it, or set another state_dir", err=True)
+        raise typer.Exit(3) from fault
+    raise typer.Exit(code)

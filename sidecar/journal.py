@@ -1,0 +1,186 @@
+"""The durable memory of one agent: an append-only file of checksummed records.
+
+Each record is a frame of 4 bytes length, 4 bytes CRC-32 and JSON. :meth:`Journal.append` returns when the record is on
+the disk. A file that ends in the middle of a record lost a write that nobody was promised: it is cut there at opening.
+When settled records outweigh the live ones the file is rewritten beside itself and renamed into place.
+
+Blocking by design: the agent's one writer calls it from a thread, in order.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import threading
+import zlib
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from sidecar.records import Commanded, JournalRecord, Key, Removed, Seen, decode, encode
+
+SEEN_CONTROLS = 1024
+"""How many control ids are remembered. The hub repeats only unanswered ones, of which a task has few."""
+COMPACT_BYTES = 262_144
+"""A smaller file is never rewritten."""
+RECORD_BYTES = 4 * 1024 * 1024
+"""Nothing larger is ever written; a longer length is damage."""
+
+_HEADER = struct.Struct(">II")
+
+
+class Disk(Protocol):
+    """The file operations the journal depends on; tests put a disk here that loses what was not synced."""
+
+    def open(self, path: Path) -> BinaryIO:
+        """Open for reading and appending, creating it durably if needed."""
+        ...
+
+    def create(self, path: Path) -> BinaryIO:
+        """Open a new, empty file, whatever was there."""
+        ...
+
+    def sync(self, file: BinaryIO) -> None:
+        """Return when everything written to the file is on the disk."""
+        ...
+
+    def replace(self, new: Path, path: Path) -> None:
+        """Rename durably."""
+        ...
+
+
+class RealDisk:
+    """The operating system's files."""
+
+    def open(self, path: Path) -> BinaryIO:
+        """Open for reading and appending; a new file's name is durable, too."""
+        fresh = not path.exists()
+        file = _open(path)
+        if fresh:
+            _sync_directory(path.parent)
+        return file
+
+    def create(self, path: Path) -> BinaryIO:
+        """Open a new, empty file; its name becomes durable when it replaces another."""
+        path.unlink(missing_ok=True)
+        return _open(path)
+
+    def sync(self, file: BinaryIO) -> None:
+        """fsync."""
+        os.fsync(file.fileno())
+
+    def replace(self, new: Path, path: Path) -> None:
+        """Rename, then make the directory entry durable."""
+        new.replace(path)
+        _sync_directory(path.parent)
+
+
+class JournalError(OSError):
+    """The journal cannot be written; the agent must stop, since nothing may happen without a record."""
+
+    code = "journal_failed"
+    retryable = False
+
+
+class Journal:
+    """The records of one agent. :attr:`records` are those of live assignments, in order."""
+
+    def __init__(self, path: Path, disk: Disk | None = None) -> None:
+        self._path = path
+        self._disk = disk or RealDisk()
+        self._lock = threading.Lock()  # a cancelled append still runs in its thread
+        self._live: dict[Key, list[JournalRecord]] = {}
+        self._seen: deque[int] = deque(maxlen=SEEN_CONTROLS)
+        self._file = self._disk.open(path)
+        self._bytes = self._load()
+
+    @property
+    def records(self) -> Iterator[JournalRecord]:
+        """What a holder is restored from: the controls seen, then each live assignment's records in order."""
+        yield Seen(cids=tuple(self._seen))
+        for records in self._live.values():
+            yield from records
+
+    def append(self, record: JournalRecord) -> None:
+        """Make one record durable; raises :class:`JournalError`, after which the journal must not be used any more."""
+        with self._lock:
+            try:
+                self._bytes += self._write(self._file, record)
+                self._disk.sync(self._file)
+                self._remember(record)
+                if isinstance(record, Removed) and self._bytes > COMPACT_BYTES:
+                    self._compact()
+            except OSError as fault:
+                raise JournalError(*fault.args) from fault
+
+    def close(self) -> None:
+        """Close the file, once a record that is being written is durable."""
+        with self._lock:
+            self._file.close()
+
+    def _load(self) -> int:
+        self._file.seek(0)
+        data = self._file.read()
+        end = 0
+        for offset, record in _parse(data):
+            self._remember(record)
+            end = offset
+        if end < len(data):
+            self._file.truncate(end)
+            self._disk.sync(self._file)
+        return end
+
+    def _remember(self, record: JournalRecord) -> None:
+        match record:
+            case Removed():
+                self._live.pop(record.key, None)
+            case Seen():
+                self._seen.extend(record.cids)
+            case _:
+                if isinstance(record, Commanded):
+                    self._seen.append(record.control.cid)
+                self._live.setdefault(record.key, []).append(record)
+
+    def _compact(self) -> None:
+        new = self._path.with_suffix(".new")
+        file = self._disk.create(new)
+        size = sum(self._write(file, record) for record in self.records)
+        self._disk.sync(file)
+        self._disk.replace(new, self._path)
+        self._file.close()
+        self._file, self._bytes = file, size
+
+    @staticmethod
+    def _write(file: BinaryIO, record: JournalRecord) -> int:
+        body = encode(record)
+        data = _HEADER.pack(len(body), zlib.crc32(body)) + body
+        if file.write(data) != len(data):
+            raise OSError("short write")
+        return len(data)
+
+
+def _parse(data: bytes) -> Iterator[tuple[int, JournalRecord]]:
+    """Whole records with the offset after each, up to the first damage."""
+    at = 0
+    while at + _HEADER.size <= len(data):
+        length, checksum = _HEADER.unpack_from(data, at)
+        body = data[at + _HEADER.size : at + _HEADER.size + length]
+        if not 0 < length <= RECORD_BYTES or len(body) < length or zlib.crc32(body) != checksum:
+            return
+        at += _HEADER.size + length
+        yield at, decode(body)
+
+
+def _open(path: Path) -> BinaryIO:
+    """Unbuffered, and readable by its owner alone: specs and results are nobody else's business."""
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+    return os.fdopen(handle, "a+b", buffering=0)  # short writes are checked below
+
+
+def _sync_directory(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,86 @@
+"""A hub and sidecars as real processes, to be killed: what the demo's stage offers, plus finding and killing shims and agents."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from hub.cli.demo.stage import Stage
+from hub.client import HubClient
+from hub.client.errors import HubUnreachable
+
+ENDED = frozenset({"done", "dead", "cancelled"})
+
+
+class Fleet(Stage):
+    """A stage without a play."""
+
+    def client(self) -> HubClient:
+        return HubClient(self.url, self.operator_token)
+
+    async def start_agents(self, *names: str) -> None:
+        for name in names:
+            self.configure_sidecar(name, [])
+            await self.start_sidecar(name)
+
+    def shims(self) -> list[int]:
+        """Pids of living shims that belong to this fleet's directory."""
+        return [pid for pid, argv in _processes() if "sidecar.shim" in argv and str(self.root) in argv]
+
+    def agent_processes(self) -> list[int]:
+        """Pids of living processes of runs of this fleet (they carry the run log's path in their environment)."""
+        return [pid for pid, _ in _processes() if str(self.runs) in _environment(pid) and pid not in self.sidecar_pids()]
+
+    def sidecar_pids(self) -> list[int]:
+        return [process.pid for process in self._sidecars.values()]
+
+    def sidecar_names(self) -> list[str]:
+        return sorted(self._sidecars)
+
+    def run_counts(self) -> Counter[int]:
+        """How often an agent really ran, by task number."""
+        return Counter(task for task, *_ in self.agent_runs())
+
+
+async def states(hub: HubClient) -> dict[str, str] | None:
+    """Every task's state, or None while the hub is away."""
+    with suppress(HubUnreachable):
+        return {task["id"]: task["state"] async for task in hub.every_task()}
+    return None
+
+
+async def wait_until(condition: Any, *, limit_s: float, what: str) -> Any:
+    """Poll an async condition until it is truthy; an assertion error says what never came."""
+    deadline = time.monotonic() + limit_s
+    while time.monotonic() < deadline:
+        if found := await condition():
+            return found
+        await asyncio.sleep(0.1)
+    raise AssertionError(f"never within {limit_s:g} s: {what}")
+
+
+def kill(pid: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+
+
+def _processes() -> Iterator[tuple[int, str]]:
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with suppress(OSError):
+                argv = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                if argv:
+                    yield int(entry.name), argv
+
+
+def _environment(pid: int) -> str:
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace")
+    return ""
