@@ -1,0 +1,13 @@
+"""``agentcom``: the command line, one file per noun, over the client alone.
+
+Importing this package costs nothing, and the commands import what they need when they run, so ``--help`` is quick.
+"""
+
+from __future__ import annotations
+
+
+def main() -> None:
+    """Run the command line; the process ends with one of the exit codes of :mod:`hub.cli.exits`."""
+    from hub.cli.root import app  # noqa: PLC0415  imported when it runs
+
+    app()

@@ -1,0 +1,5 @@
+"""``python -m hub.cli`` is ``agentcom``."""
+
+from hub.cli import main
+
+main()

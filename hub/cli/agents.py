@@ -1,0 +1,117 @@
+"""``agentcom agent``: who is there, and pausing them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hub.cli import render
+from hub.cli.exits import EPILOG
+from hub.cli.render import moment, state
+from hub.cli.session import Cursor, Json, Limit, call
+
+if TYPE_CHECKING:
+    from hub.client.documents import AgentDetail
+
+app = typer.Typer(help="Read and pause agents.", no_args_is_help=True, epilog=EPILOG)
+
+Name = Annotated[str, typer.Argument(metavar="AGENT")]
+
+
+@app.command("list")
+def listing(
+    ctx: typer.Context,
+    state_: Annotated[str | None, typer.Option("--state", "-s", help="offline, idle, assigned, working or blocked.")] = None,
+    cursor: Cursor = None,
+    limit: Limit = 100,
+    json: Json = False,
+) -> None:
+    """Agents by id.
+
+    Example: agentcom agent list --state idle
+    """
+    page = call(ctx, lambda hub: hub.agents(state=state_, cursor=cursor, limit=limit))
+    if json:
+        render.document(page)
+        return
+    render.table(
+        ("agent", "state", "flags", "task", "capabilities", "note", "last seen"),
+        [
+            (
+                agent["id"],
+                state(agent["state"]),
+                ", ".join(agent["flags"]),
+                agent["task"],
+                ", ".join(agent["capabilities"]),
+                agent["note"],
+                moment(agent["last_seen_at"]),
+            )
+            for agent in page["agents"]
+        ],
+        empty="no agents; connect one with `agentcom sidecar run --config FILE`",
+    )
+    render.more(page["next"])
+
+
+@app.command()
+def show(ctx: typer.Context, agent: Name, json: Json = False) -> None:
+    """One agent with its latest tasks and transitions."""
+    _show(call(ctx, lambda hub: hub.agent(agent)), json)
+
+
+@app.command()
+def pause(ctx: typer.Context, agent: Name, json: Json = False) -> None:
+    """No new work for this agent; what it does goes on."""
+    _show(call(ctx, lambda hub: hub.pause_agent(agent)), json)
+
+
+@app.command()
+def resume(ctx: typer.Context, agent: Name, json: Json = False) -> None:
+    """End a pause and a quarantine."""
+    _show(call(ctx, lambda hub: hub.resume_agent(agent)), json)
+
+
+def _show(agent: AgentDetail, json: bool) -> None:
+    if json:
+        render.document(agent)
+        return
+    render.say(render.Cell(agent["id"], "bold"), "  ", state(agent["state"]), f"  {agent['name']}")
+    render.facts(
+        [
+            ("flags", ", ".join(agent["flags"])),
+            ("quarantined until", moment(agent["quarantined_until"])),
+            ("task", agent["task"]),
+            ("note", agent["note"]),
+            ("capabilities", ", ".join(agent["capabilities"])),
+            ("projects", ", ".join(agent["projects"]) or "any"),
+            ("runtimes", ", ".join(f"{one.get('name')} {one.get('version', '')}".strip() for one in agent["runtimes"])),
+            ("host", ", ".join(f"{key} {value}" for key, value in agent["host"].items() if value)),
+            ("connected", moment(agent["connected_at"])),
+            ("last seen", moment(agent["last_seen_at"])),
+        ]
+    )
+    if agent["attempts"]:
+        render.heading("latest tasks")
+        render.table(
+            ("task", "state", "lease", "assigned", "ended", "outcome", "title"),
+            [
+                (
+                    one["id"],
+                    state(one["state"]),
+                    one["lease_epoch"],
+                    moment(one["assigned_at"]),
+                    moment(one["ended_at"]),
+                    one["outcome"],
+                    one["title"],
+                )
+                for one in agent["attempts"]
+            ],
+            empty="",
+        )
+    if agent["transitions"]:
+        render.heading("latest transitions")
+        rows = [
+            (moment(one["at"]), state(one["from_state"]), state(one["to_state"]), one["reason"]) for one in agent["transitions"]
+        ]
+        render.table(("at", "from", "to", "reason"), rows, empty="")

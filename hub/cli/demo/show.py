@@ -1,0 +1,80 @@
+"""What the audience sees: a live table on a terminal, plain lines elsewhere, and the programme's last page."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from hub.cli.demo.judge import Outcome
+from hub.cli.demo.play import Seen
+from hub.cli.demo.script import Idea
+from hub.cli.render import clean
+
+_STYLES = {"done": "green", "dead": "red", "cancelled": "red", "working": "cyan", "in_review": "magenta", "blocked": "yellow"}
+
+
+class Show:
+    """Prints to standard output, or to standard error when that belongs to ``--json``."""
+
+    def __init__(self, ideas: Sequence[Idea], *, to_stderr: bool) -> None:
+        self._ideas = ideas
+        self._console = Console(file=sys.stderr if to_stderr else sys.stdout, highlight=False, soft_wrap=True)
+        self._began = time.monotonic()
+        self._seen = Seen()
+
+    def tell(self, line: str) -> None:
+        """One line of progress with the time since the curtain rose."""
+        self._console.print(Text.assemble((f"{time.monotonic() - self._began:6.1f}s  ", "dim"), clean(line)))
+
+    @contextmanager
+    def watching(self, seen: Seen) -> Iterator[None]:
+        """Keep a live table below the lines while on a terminal."""
+        self._seen = seen
+        if not self._console.is_terminal:
+            yield
+            return
+        with Live(self, console=self._console, refresh_per_second=8, transient=True):
+            yield
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """The live table."""
+        table = Table("task", "lane", "state", "agent", box=None, pad_edge=False)
+        for idea in self._ideas:
+            state = self._seen.states.get(idea.ref, "not submitted")
+            task = self._seen.tasks.get(idea.ref)
+            agent = (task["agent"] if task is not None else None) or ""
+            table.add_row(idea.title, idea.lane, Text(state, _STYLES.get(state, "dim")), clean(agent))
+        yield table
+
+    def report(self, outcome: Outcome, root: Path) -> None:
+        """The log of the base branch, the table of tasks, and what did not hold."""
+        document, console = outcome.document, self._console
+        console.print("\nThe base branch, newest first:")
+        for line in document["base_log"]:
+            console.print(Text("  " + clean(line)))
+        table = Table("task", "title", "agent", "tries", "runs", "push", "result")
+        for task in document["tasks"]:
+            push = "" if task["push_ms"] is None else f"{task['push_ms']:.1f} ms"
+            state = Text(task["state"], _STYLES.get(task["state"], ""))
+            agent = clean(task["agent"] or "")
+            table.add_row(task["id"], clean(task["title"]), agent, str(task["attempts"]), str(task["runs"]), push, state)
+        console.print(table)
+        console.print(
+            "push: from the committed claim to the sidecar's fsynced acceptance. runs: counted by the agents themselves."
+        )
+        for complaint in outcome.complaints:
+            console.print(Text(f"did not hold: {clean(complaint)}", "red"))
+        if document["ok"]:
+            merged, restarts = document["merged"], document["hub_restarts"]
+            killed = f", {restarts} hub killed and restarted" if restarts else ""
+            console.print(Text(f"Every expectation held: {merged} changes merged, 0 lost, 0 run twice{killed}.", "bold green"))
+        else:
+            console.print(Text(f"Not every expectation held. Logs are in {root} if you ran with --keep.", "bold red"))

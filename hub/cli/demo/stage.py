@@ -1,0 +1,193 @@
+"""The demo's stage: a throw-away repository, a hub and its sidecars, all of them real processes in one directory."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import httpx2
+
+from hub.cli.demo.script import RARE_CAPABILITY
+from hub.edge.auth import digest, mint_token
+from hub.edge.credentials import open_credentials
+from hub.ids import CHECKS
+from hub.wire.git import git_argv, git_env, identity_env
+
+BASE = "main"
+READY_S = 30.0
+STOP_S = 15.0
+LEASE_S, BEAT_S = 18.0, 2.0
+SEED = {
+    "README.md": "# A project\n\nThat agents work on.\n",
+    "Makefile": "all:\n\t@echo nothing to do yet\n",
+}
+
+
+class StageError(Exception):
+    """The stage cannot be set up; the message says what to do."""
+
+
+class Stage:
+    """Owns every process it starts and ends them all, by pid."""
+
+    def __init__(self, root: Path, agents: int) -> None:
+        self.root = root
+        self.agents = agents
+        self.remote = root / "remote.git"
+        self.runs = root / "runs.log"
+        self.data_dir = root / "hub"
+        self.port = _free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.hub_restarts = 0
+        self._hub: asyncio.subprocess.Process | None = None
+        self._sidecars: dict[str, asyncio.subprocess.Process] = {}
+        self.base = BASE
+        credentials = open_credentials(self.data_dir)
+        self.operator_token = credentials.operator
+        self.agent_token_file = self.data_dir / "agent.token"
+        # in this process's memory only: no agent can read it from a disk
+        self.approver_token = mint_token()
+        self._approver_digest = digest(credentials.key, self.approver_token).hex()
+
+    # ── the repository ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def make_repository(self, source: Path | None) -> None:
+        """A bare remote with one commit, or a bare clone of ``source``, which itself is only read."""
+        if source is not None:
+            self._git(
+                "clone", "--quiet", "--bare", "--no-hardlinks", "--", str(source.resolve()), str(self.remote), cwd=self.root
+            )
+            head = self._git("symbolic-ref", "--short", "HEAD", cwd=self.remote).strip()
+            self.base = head
+            return
+        work = self.root / "seed"
+        self._git("init", "--quiet", f"--initial-branch={BASE}", str(work), cwd=self.root)
+        for name, text in SEED.items():
+            (work / name).write_text(text, "utf-8")
+        self._git("add", "--all", cwd=work)
+        self._git("commit", "--quiet", "--message", "Begin", cwd=work)
+        self._git("clone", "--quiet", "--bare", "--no-hardlinks", "--", str(work), str(self.remote), cwd=self.root)
+
+    def base_log(self, limit: int = 40) -> list[str]:
+        """The base branch, newest first, one line a commit."""
+        text = self._git("log", "--oneline", f"--max-count={limit}", f"refs/heads/{self.base}", cwd=self.remote)
+        return text.splitlines()
+
+    def _git(self, *argv: str, cwd: Path) -> str:
+        env = {**git_env(os.environ, allow_file=True), **identity_env("Demo", "demo@agentcom.invalid")}
+        done = subprocess.run(git_argv(*argv), cwd=cwd, env=env, capture_output=True, text=True, timeout=120, check=False)
+        if done.returncode:
+            raise StageError(f"git {argv[0]} failed: {done.stderr.strip()}")
+        return done.stdout
+
+    # ── the processes ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def start_hub(self) -> None:
+        """Start the hub (again) and wait until it is ready."""
+        env = {
+            **os.environ,
+            "AGENTCOM_LEASE_S": str(LEASE_S),
+            "AGENTCOM_BEAT_S": str(BEAT_S),
+            "AGENTCOM_APPROVER_DIGEST": self._approver_digest,
+        }
+        argv = ["hub.cli", "server", "start-dev", "--port", str(self.port), "--data-dir", str(self.data_dir), "--json-logs"]
+        self._hub = await self._spawn(argv, "hub", env)
+        async with asyncio.timeout(READY_S):
+            while not await self._is_ready():
+                if self._hub.returncode is not None:
+                    raise StageError(f"the hub ended with {self._hub.returncode}; see {self.root / 'hub.log'}")
+                await asyncio.sleep(0.05)
+
+    async def _is_ready(self) -> bool:
+        async with httpx2.AsyncClient() as http:
+            with suppress(httpx2.TransportError):
+                return (await http.get(f"{self.url}/readyz", timeout=1)).status_code == 200
+        return False
+
+    async def kill_hub(self) -> None:
+        """SIGKILL, as a power cord would."""
+        assert self._hub is not None
+        self._hub.kill()
+        await self._hub.wait()
+        self.hub_restarts += 1
+
+    async def start_sidecars(self) -> None:
+        """One sidecar process per agent, and one whose agent runs the registered checks."""
+        for i in range(1, self.agents + 1):
+            capabilities = [RARE_CAPABILITY] if i == min(2, self.agents) else []
+            self.configure_sidecar(f"agent-{i}", capabilities)
+            await self.start_sidecar(f"agent-{i}")
+        self.configure_sidecar("checks", [CHECKS])
+        await self.start_sidecar("checks")
+
+    def configure_sidecar(self, name: str, capabilities: list[str]) -> None:
+        """Write the configuration of a sidecar with one scripted agent."""
+        home = self.root / name
+        home.mkdir()
+        words = ", ".join(f'"{word}"' for word in capabilities)
+        (home / "sidecar.toml").write_text(
+            f'hub_url = "ws://127.0.0.1:{self.port}/ws"\n'
+            f'token_file = "{self.agent_token_file}"\n'
+            f'state_dir = "{home / "state"}"\n'
+            "reconnect_first_s = 0.3\n"
+            "[[agents]]\n"
+            f'id = "{name}"\n'
+            'runtime = "mock"\n'
+            f"capabilities = [{words}]\n"
+            f'env_set = {{ AGENTCOM_RUN_LOG = "{self.runs}" }}\n',
+            "utf-8",
+        )
+
+    async def start_sidecar(self, name: str) -> None:
+        """Start a configured sidecar (again)."""
+        argv = ["sidecar", "run", "--config", str(self.root / name / "sidecar.toml"), "--stop-agents"]
+        self._sidecars[name] = await self._spawn(argv, name, dict(os.environ))
+
+    async def kill_sidecar(self, name: str) -> None:
+        """SIGKILL; what its shims do goes on."""
+        process = self._sidecars.pop(name)
+        process.kill()
+        await process.wait()
+
+    async def _spawn(self, argv: list[str], name: str, env: dict[str, str]) -> asyncio.subprocess.Process:
+        with (self.root / f"{name}.log").open("ab") as log:
+            return await asyncio.create_subprocess_exec(
+                sys.executable, "-m", *argv, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, env=env
+            )
+
+    def agent_runs(self) -> list[tuple[int, int, int, int]]:
+        """What the agents themselves wrote down: (task, lease epoch, round, pid) for each time one really ran."""
+        if not self.runs.exists():
+            return []
+        lines = self.runs.read_text("utf-8").splitlines()
+        return [(int(task), int(epoch), int(turn), int(pid)) for task, epoch, turn, pid in (line.split() for line in lines)]
+
+    async def close(self) -> None:
+        """End everything that was started; what does not go is killed."""
+        for process in [*self._sidecars.values(), *([self._hub] if self._hub is not None else [])]:
+            await _end(process)
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is not None:
+        return
+    process.send_signal(signal.SIGTERM)
+    try:
+        async with asyncio.timeout(STOP_S):
+            await process.wait()
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,0 +1,112 @@
+"""A command's conversation with the hub: where it is, with which token, and what to tell the user when it fails."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn, TypeVar
+
+import typer
+
+from hub.cli import render
+from hub.cli.exits import Exit, of_status
+from hub.cli.render import Cell
+
+if TYPE_CHECKING:
+    from hub.client import HubClient, HubProblem
+
+T = TypeVar("T")
+
+DEFAULT_URL = "http://127.0.0.1:8790"
+TOKEN_FILE = "operator.token"  # noqa: S105  a file name
+
+Json = Annotated[bool, typer.Option("--json", help="Print the hub's document as JSON.")]
+Cursor = Annotated[str | None, typer.Option("--cursor", help="Go on where a page ended.")]
+Limit = Annotated[int, typer.Option("--limit", "-n", min=1, max=200, help="Entries on a page.")]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Which hub, and where its token is kept. A token itself is never an argument: other users can read those."""
+
+    url: str = DEFAULT_URL
+    token_file: Path | None = None
+
+
+def find_token(target: Target) -> str | None:
+    """From --token-file, else AGENTCOM_TOKEN, else the operator's token in the data directory of a hub on this machine."""
+    if target.token_file is not None:
+        try:
+            return target.token_file.read_text("utf-8").strip()
+        except OSError as fault:
+            fail(Exit.USAGE, f"the token file cannot be read: {fault.strerror}: {target.token_file}")
+    if token := os.environ.get("AGENTCOM_TOKEN"):
+        return token.strip()
+    try:
+        return (_data_dir() / TOKEN_FILE).read_text("utf-8").strip()
+    except OSError:
+        return None
+
+
+def _data_dir() -> Path:
+    if given := os.environ.get("AGENTCOM_DATA_DIR"):
+        return Path(given)
+    from platformdirs import user_data_path  # noqa: PLC0415  imported when it is needed
+
+    return user_data_path("agentcom")
+
+
+def open_client(target: Target) -> HubClient:
+    """A client for the target; use it as a context manager."""
+    from hub.client import HubClient  # noqa: PLC0415  the HTTP library is slow to import
+
+    return HubClient(target.url, find_token(target))
+
+
+def call(ctx: typer.Context, work: Callable[[HubClient], Awaitable[T]]) -> T:
+    """Run ``work`` with a client. A failure ends the command with words that say what to do, and the code of its kind."""
+    from hub.client import HubProblem, HubUnreachable  # noqa: PLC0415  the HTTP library is slow to import
+
+    target = ctx.obj if isinstance(ctx.obj, Target) else Target()
+
+    async def converse() -> T:
+        async with open_client(target) as hub:
+            return await work(hub)
+
+    try:
+        return asyncio.run(converse())
+    except HubProblem as problem:
+        _explain(problem)
+        raise typer.Exit(of_status(problem.status)) from None
+    except HubUnreachable as unreachable:
+        render.say(Cell("error: ", "bold red"), unreachable.args[0], stderr=True)
+        render.say("hint: start a hub with `agentcom server start-dev`, or name one with --url or AGENTCOM_URL", stderr=True)
+        raise typer.Exit(Exit.UNREACHABLE) from None
+
+
+def fail(code: Exit, message: str, hint: str = "") -> NoReturn:
+    """End the command."""
+    render.say(Cell("error: ", "bold red"), message, stderr=True)
+    if hint:
+        render.say("hint: ", hint, stderr=True)
+    raise typer.Exit(code)
+
+
+def _explain(problem: HubProblem) -> None:
+    render.say(Cell("error: ", "bold red"), problem.detail, Cell(f" [{problem.code}]", "dim"), stderr=True)
+    for fault in problem.errors:
+        render.say("  ", Cell(fault["loc"], "yellow"), ": ", fault["msg"], stderr=True)
+    if problem.current is not None:
+        render.say(f"  it is at version {problem.current.get('version')} now", stderr=True)
+    hint = problem.hint
+    if problem.status == 401:
+        hint = "use --token-file or AGENTCOM_TOKEN; a hub on this machine keeps operator.token in its data directory"
+    if problem.retry_after_s is not None:
+        hint = f"try again in {problem.retry_after_s:g} s" + (f"; {hint}" if hint else "")
+    if problem.status >= 500 and problem.request_id:
+        hint = (hint + "; " if hint else "") + f"the hub's log has it as request {problem.request_id}"
+    if hint:
+        render.say("hint: ", hint, stderr=True)

@@ -1,0 +1,34 @@
+"""The client: every route of the hub as a typed method."""
+
+from __future__ import annotations
+
+import hashlib
+
+from hub.client.documents import Status
+from hub.client.registered import AgentApi, ChangeApi, ProjectApi, RepoApi
+from hub.client.stream import EventApi
+from hub.client.tasks import TaskApi
+
+
+class HubClient(TaskApi, AgentApi, ChangeApi, ProjectApi, RepoApi, EventApi):
+    """A hub, as one identity sees it::
+
+        async with HubClient("http://127.0.0.1:8790", token) as hub:
+            task = await hub.submit({"title": "Fix the login"})
+
+    Methods raise :class:`~hub.client.errors.HubProblem` or :class:`~hub.client.errors.HubUnreachable`.
+    """
+
+    async def status(self) -> Status:
+        """Counts of tasks, changes and agents."""
+        return await self.ask(Status, "GET", "/status")
+
+    async def put_blob(self, body: bytes) -> str:
+        """Store a body of at most 8 MiB; its SHA-256, under which it is found. Storing it again is nothing."""
+        sha256 = hashlib.sha256(body).hexdigest()
+        await self.send("PUT", f"/blobs/{sha256}", content=body)
+        return sha256
+
+    async def get_blob(self, sha256: str) -> bytes:
+        """A stored body."""
+        return (await self.send("GET", f"/blobs/{sha256}")).content

@@ -1,0 +1,40 @@
+"""How a request fails: the hub refused it (a problem), or it was never answered."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypedDict
+
+
+class FieldFault(TypedDict):
+    """One fault of what was sent."""
+
+    loc: str
+    type: str
+    msg: str
+
+
+class HubProblem(Exception):
+    """The hub refused. ``code`` is stable; ``errors`` lists every field fault; ``retry_after_s`` is set when waiting helps.
+
+    ``current`` is the record as it is now, when an edit was made on an older version (412).
+    """
+
+    def __init__(self, status: int, body: Mapping[str, Any], retry_after_s: float | None = None) -> None:
+        super().__init__(str(body.get("detail") or f"the hub answered {status}"))
+        self.status = status
+        self.code = str(body.get("code") or f"http_{status}")
+        self.detail = str(self)
+        self.hint = str(body.get("hint") or "")
+        self.errors: list[FieldFault] = list(body.get("errors") or [])
+        self.request_id: str | None = body.get("request_id")
+        self.current: dict[str, Any] | None = body.get("current")
+        self.retry_after_s = retry_after_s
+
+
+class HubUnreachable(Exception):
+    """No answer: the hub is not there, or the connection broke. Whether the request took effect is not known."""
+
+    def __init__(self, url: str, cause: Exception) -> None:
+        super().__init__(f"no answer from {url}: {cause or type(cause).__name__}")
+        self.url = url

@@ -1,0 +1,89 @@
+"""One request and its answer, and nothing about nouns: addresses, the token, errors as exceptions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Self, TypeVar, cast
+
+import httpx2
+
+from hub.client.errors import HubProblem, HubUnreachable
+
+T = TypeVar("T")
+
+TIMEOUT_S = 30.0
+API = "/api/v1"
+
+
+class Transport:
+    """An HTTP connection to one hub with one token. Use it as an async context manager."""
+
+    def __init__(
+        self,
+        base_url: str,
+        token: str | None = None,
+        *,
+        timeout_s: float = TIMEOUT_S,
+        transport: httpx2.AsyncBaseTransport | None = None,
+    ) -> None:
+        self.base_url = base_url.rstrip("/")
+        headers = {"Accept": "application/json"}
+        if token:
+            headers["Authorization"] = f"Bearer {token}"
+        self.http = httpx2.AsyncClient(base_url=self.base_url, headers=headers, timeout=timeout_s, transport=transport)
+
+    async def __aenter__(self) -> Self:
+        """Open."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the connection."""
+        await self.http.aclose()
+
+    async def send(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: object = None,
+        content: bytes | None = None,
+        params: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> httpx2.Response:
+        """Send under ``/api/v1``; raises :class:`HubProblem` for every refusal, :class:`HubUnreachable` without answer."""
+        wanted = {key: value for key, value in (params or {}).items() if value is not None}
+        extra = {key: value for key, value in (headers or {}).items() if value}
+        try:
+            answer = await self.http.request(
+                method, API + path, json=body, content=content, params=wanted or None, headers=extra or None
+            )
+        except (httpx2.TransportError, httpx2.InvalidURL) as fault:
+            raise HubUnreachable(self.base_url, fault) from fault
+        if answer.status_code >= 300:
+            raise refusal(answer)
+        return answer
+
+    async def ask(self, _kind: type[T], method: str, path: str, **rest: Any) -> T:
+        """Send, and the JSON document of the answer, which the hub promises to be a ``_kind``."""
+        return cast("T", (await self.send(method, path, **rest)).json())
+
+
+def refusal(answer: httpx2.Response) -> HubProblem:
+    """The problem in an answer; also for what a proxy between may have said without one."""
+    try:
+        body = answer.json()
+    except ValueError:
+        body = {}
+    try:
+        retry_after_s = float(answer.headers["retry-after"])
+    except (KeyError, ValueError):
+        retry_after_s = None
+    return HubProblem(answer.status_code, body if isinstance(body, dict) else {}, retry_after_s)
+
+
+def given(**fields: Any) -> dict[str, Any]:
+    """The fields that are not None."""
+    return {name: value for name, value in fields.items() if value is not None}

@@ -1,0 +1,223 @@
+"""The client against the real door: every route has a method, every refusal an exception."""
+
+import hashlib
+import inspect
+import re
+import typing
+
+import httpx2
+import pytest
+
+from hub.client import HubClient, HubProblem, HubUnreachable, documents
+from hub.core.commands import Assign, Cancel, Submit
+from hub.core.errors import Refused
+from hub.edge.auth import Scope
+from hub.edge.http import agents, changes, event_documents, projects, repos, status, task_bodies, task_documents
+from hub.edge.http.middleware import PUBLIC
+from tests.support.doors import SHA
+
+
+def connect(house, scope=Scope.ADMIN):
+    return HubClient("http://hub", house.tokens[scope], transport=httpx2.ASGITransport(house.app))
+
+
+PAIRS = [
+    (documents.Task, task_documents.TaskOut),
+    (documents.TaskDetail, task_documents.TaskDetail),
+    (documents.TaskPage, task_documents.TaskPage),
+    (documents.Edge, task_documents.EdgeOut),
+    (documents.Attempt, task_documents.AttemptOut),
+    (documents.Question, task_documents.QuestionOut),
+    (documents.Feedback, task_documents.FeedbackOut),
+    (documents.Result, task_documents.ResultOut),
+    (documents.Salvage, task_documents.SalvageOut),
+    (documents.ChangeOfTask, task_documents.ChangeOfTaskOut),
+    (documents.Progress, task_documents.ProgressOut),
+    (documents.Submitted, task_documents.SubmittedOut),
+    (documents.Batch, task_documents.BatchOut),
+    (documents.TaskAnswer, task_documents.TaskAnswerOut),
+    (documents.Dispatched, task_documents.DispatchedOut),
+    (documents.Explanation, task_documents.ExplanationOut),
+    (documents.Event, event_documents.EventOut),
+    (documents.Agent, agents.AgentOut),
+    (documents.AgentDetail, agents.AgentDetail),
+    (documents.AgentPage, agents.AgentPage),
+    (documents.Transition, agents.TransitionOut),
+    (documents.AgentAttempt, agents.AgentAttemptOut),
+    (documents.Change, changes.ChangeOut),
+    (documents.ChangeDetail, changes.ChangeDetail),
+    (documents.ChangePage, changes.ChangePage),
+    (documents.Review, changes.ReviewOut),
+    (documents.Project, projects.ProjectOut),
+    (documents.Projects, projects.ProjectList),
+    (documents.Repo, repos.RepoOut),
+    (documents.Repos, repos.RepoList),
+    (documents.Status, status.StatusOut),
+    (documents.NewTask, task_bodies.NewTaskBody),
+    (documents.Verification, task_bodies.Verification),
+    (documents.FileHint, task_bodies.FileHint),
+    (documents.Budget, task_bodies.Budget),
+    (documents.DependsOn, task_bodies.DependsOn),
+]
+
+
+@pytest.mark.parametrize(("ours", "theirs"), PAIRS, ids=lambda kind: kind.__name__)
+def test_the_clients_documents_name_exactly_the_doors_fields(ours, theirs):
+    assert set(typing.get_type_hints(ours)) == set(theirs.model_fields)
+
+
+def test_every_document_of_the_client_is_compared():
+    known = {kind for _, kind in inspect.getmembers(documents, typing.is_typeddict)}
+    assert known == {ours for ours, _ in PAIRS}
+
+
+async def test_every_guarded_route_is_reached_by_a_method(house):
+    """Calls each public method once and compares the requests with the schema."""
+    seen: set[tuple[str, str]] = set()
+
+    class Recorder(httpx2.AsyncBaseTransport):
+        async def handle_async_request(self, request):
+            seen.add((request.method.lower(), request.url.path))
+            return httpx2.Response(200, json={"tasks": [], "next": None})
+
+    fill = {"task": "t-1", "agent": "bob", "change": "c-1", "project": "web", "repo": "site", "sha256": "0" * 64}
+    async with HubClient("http://hub", "x", transport=Recorder()) as hub:
+        for call in (
+            hub.submit({"title": "x"}),
+            hub.submit_batch([{"title": "x"}]),
+            hub.tasks(),
+            hub.task("t-1"),
+            hub.explain("t-1"),
+            hub.hold("t-1"),
+            hub.release("t-1"),
+            hub.assign("t-1"),
+            hub.cancel("t-1"),
+            hub.complete("t-1", "why"),
+            hub.requeue("t-1"),
+            hub.answer("t-1", "yes"),
+            hub.dispatch(),
+            hub.agents(),
+            hub.agent("bob"),
+            hub.pause_agent("bob"),
+            hub.resume_agent("bob"),
+            hub.changes(),
+            hub.change("c-1"),
+            hub.diff("c-1"),
+            hub.approve("c-1", head_sha=SHA),
+            hub.reject("c-1", "no"),
+            hub.projects(),
+            hub.project("web"),
+            hub.create_project("web"),
+            hub.update_project("web", {}, version=1),
+            hub.pause_project("web"),
+            hub.resume_project("web"),
+            hub.repos(),
+            hub.repo("site"),
+            hub.add_repo("site", "/srv/site.git"),
+            hub.update_repo("site", {}, version=1),
+            hub.pause_repo("site"),
+            hub.resume_repo("site"),
+            hub.status(),
+            hub.get_blob("0" * 64),
+        ):
+            await call
+        await hub.put_blob(b"x")
+    blob = "/api/v1/blobs/" + hashlib.sha256(b"x").hexdigest()
+    expected = {
+        (method, re.sub(r"\{(\w+)\}", lambda found: fill[found[1]], path))
+        for path, item in house.app.openapi()["paths"].items()
+        if path not in PUBLIC and path != "/api/v1/events"
+        for method in item
+    }
+    assert seen - {("put", blob)} == expected - {("put", f"/api/v1/blobs/{'0' * 64}")}
+
+
+async def test_a_submission_arrives_as_it_was_meant(house):
+    async with connect(house, Scope.SUBMITTER) as hub:
+        done = await hub.submit({"title": "Fix", "lane": "urgent", "depends_on": ["t-3"]}, idempotency_key="k1")
+    assert done == {"id": "t-1", "state": "queued", "created": True}
+    (command,) = house.conductor.commands
+    assert isinstance(command, Submit)
+    assert command.tasks[0].idempotency_key == "k1"
+
+
+async def test_steering_sends_what_was_asked(house):
+    async with connect(house) as hub:
+        await hub.assign("t-4", "bob", force=True)
+        await hub.cancel("4", "wrong")
+    assert house.conductor.commands == [
+        Assign(actor="admin", n=4, agent="bob", force=True),
+        Cancel(actor="admin", n=4, reason="wrong"),
+    ]
+
+
+async def test_every_task_walks_all_pages(house):
+    for n in range(1, 6):
+        house.rows.task(n)
+    async with connect(house) as hub:
+        assert [task["id"] async for task in hub.every_task(limit=2)] == ["t-5", "t-4", "t-3", "t-2", "t-1"]
+
+
+async def test_blobs_go_round(house):
+    async with connect(house, Scope.AGENT) as hub:
+        sha256 = await hub.put_blob(b"\x00\x01")
+        assert await hub.put_blob(b"\x00\x01") == sha256
+        assert await hub.get_blob(sha256) == b"\x00\x01"
+
+
+async def test_a_refusal_is_an_exception_with_everything_the_hub_said(house):
+    house.conductor.refuse = Refused(429, "queue_full", "full", hint="wait a little", retry_after_s=30)
+    async with connect(house) as hub:
+        with pytest.raises(HubProblem) as refused:
+            await hub.submit({"title": "x"})
+        problem = refused.value
+        assert (problem.status, problem.code, problem.detail, problem.hint, problem.retry_after_s) == (
+            429,
+            "queue_full",
+            "full",
+            "wait a little",
+            30.0,
+        )
+        assert problem.request_id
+        with pytest.raises(HubProblem) as refused:
+            await hub.submit({"title": "", "lane": "soon"})
+        assert {fault["loc"] for fault in refused.value.errors} == {"title", "lane"}
+
+
+async def test_a_stale_edit_brings_the_current_record(house):
+    house.rows.project("web", version=5)
+    async with connect(house) as hub:
+        with pytest.raises(HubProblem) as refused:
+            await hub.update_project("web", {"name": "x"}, version=4)
+    assert refused.value.current["version"] == 5
+
+
+@pytest.mark.parametrize("body", [b"<html>bad gateway", b"[1]", b""])
+async def test_an_answer_without_a_problem_is_one_all_the_same(body):
+    transport = httpx2.MockTransport(lambda _: httpx2.Response(502, content=body, headers={"Retry-After": "soon"}))
+    async with HubClient("http://hub", transport=transport) as hub:
+        with pytest.raises(HubProblem) as refused:
+            await hub.status()
+    assert (refused.value.status, refused.value.code, refused.value.retry_after_s) == (502, "http_502", None)
+
+
+async def test_no_answer_is_its_own_exception():
+    def refuse(_):
+        raise httpx2.ConnectError("refused")
+
+    async with HubClient("http://hub:1/", transport=httpx2.MockTransport(refuse)) as hub:
+        with pytest.raises(HubUnreachable, match="no answer from http://hub:1: refused"):
+            await hub.status()
+
+
+async def test_the_token_travels_in_the_header_alone():
+    seen = []
+
+    def answer(request):
+        seen.append(request)
+        return httpx2.Response(200, json={})
+
+    async with HubClient("http://hub", "ac_secret", transport=httpx2.MockTransport(answer)) as hub:
+        await hub.tasks(text="x")
+    assert seen[0].headers["authorization"] == "Bearer ac_secret"
+    assert "ac_secret" not in str(seen[0].url)
