@@ -35,6 +35,7 @@ from sidecar.runner import Runner
 from sidecar.runtimes.base import Runtime
 from sidecar.runtimes.command import CommandRuntime
 from sidecar.runtimes.mock import MockRuntime
+from sidecar.runtimes.none import NoRuntime
 from sidecar.settings import AgentSettings, Settings, read_token
 from sidecar.sweep import become_subreaper
 from sidecar.work import Tools
@@ -168,7 +169,7 @@ class Sidecar:
 def make_runtime(agent: AgentSettings) -> Runtime:
     """The runtime an agent is configured with."""
     if agent.command is None:
-        return MockRuntime()
+        return NoRuntime() if agent.runtime == "none" else MockRuntime()
     command = agent.command
     return CommandRuntime(command.argv, success=command.success, events=command.events, stdin=command.stdin)
 

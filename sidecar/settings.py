@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 import platformdirs
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from hub.ids import AGENT_ID, NAME
+from hub.ids import AGENT_ID, CHECKS, NAME
 from sidecar.backoff import FIRST_S
 from sidecar.runtimes.command import SuccessRule, template_faults
 
@@ -83,7 +83,7 @@ class AgentSettings(_Settings):
 
     id: Annotated[str, AfterValidator(_agent_id)]
     name: Annotated[str, Field(max_length=256)] = ""
-    runtime: Literal["mock", "command"]
+    runtime: Literal["mock", "command", "none"]
     capabilities: Annotated[list[Name], Field(max_length=64)] = []
     projects: Annotated[list[Name], Field(max_length=64)] = []
     token_file: Path | None = None
@@ -95,6 +95,8 @@ class AgentSettings(_Settings):
     def _complete(self) -> AgentSettings:
         if (self.runtime == "command") != (self.command is not None):
             raise ValueError("[agents.command] belongs to runtime = 'command', and is needed there")
+        if self.runtime == "none" and CHECKS not in self.capabilities:
+            raise ValueError("runtime = 'none' is for agents that only run checks: give it capabilities = ['checks']")
         return self
 
 

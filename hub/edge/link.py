@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable
+from typing import Protocol
 
 import structlog
 
@@ -21,9 +22,6 @@ from hub.ids import AgentId, SessionEpoch
 from hub.wire import frames
 from hub.wire.codec import FrameError, MalformedResult, decode_from_sidecar, encode
 from hub.wire.codes import Close
-
-if TYPE_CHECKING:
-    from hub.edge.links import Links
 
 VIOLATIONS = 10
 VIOLATION_WINDOW_S = 60.0
@@ -43,10 +41,37 @@ class Wire(Protocol):
         """Close with an application code."""
 
 
+class Exchange(Protocol):
+    """What a link needs of the registry of all links."""
+
+    lease_ms: int
+
+    def greet(self, link: Link) -> int:
+        """A link said hello; the number under which its welcome will find it."""
+
+    def not_welcome(self, link: Link) -> None:
+        """The hello of a link was refused."""
+
+    def ask(self, command: commands.Command, done: Callable[[BaseException | None], None]) -> None:
+        """Apply a command and hear whether it was refused."""
+
+    def tell(self, command: commands.Command) -> None:
+        """Apply a command of a session; raises HubError if that cannot be done now."""
+
+    def hydrate(self, link: Link, grant: decision.GrantLease) -> None:
+        """Have the spec of a granted lease read; :meth:`Link.granted` follows."""
+
+    def welcome(self, link: Link, effect: decision.Welcome, re: int | None) -> frames.Welcome:
+        """The welcome of a session."""
+
+    def depart(self, link: Link, *, bye: bool) -> None:
+        """A link is gone, or said goodbye."""
+
+
 class Link:
     """Created after the upgrade; ``closed`` is called once when the socket is gone."""
 
-    def __init__(self, links: Links, wire: Wire, identity: Identity) -> None:
+    def __init__(self, links: Exchange, wire: Wire, identity: Identity) -> None:
         self._links = links
         self._wire = wire
         self._identity = identity

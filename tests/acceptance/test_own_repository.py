@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from tests.support.fleet import Fleet, wait_until
 
 pytestmark = pytest.mark.timeout(120)

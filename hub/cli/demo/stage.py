@@ -138,7 +138,7 @@ class Stage:
             "reconnect_first_s = 0.3\n"
             "[[agents]]\n"
             f'id = "{name}"\n'
-            'runtime = "mock"\n'
+            f'runtime = "{"none" if CHECKS in capabilities else "mock"}"\n'
             f"capabilities = [{words}]\n"
             f'env_set = {{ AGENTCOM_RUN_LOG = "{self.runs}" }}\n',
             "utf-8",

@@ -107,3 +107,11 @@ def test_a_token_others_can_read_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="chmod 600") as fault:
         read_token(settings, settings.agents[0], {})
     assert "secret" not in str(fault.value)
+
+
+def test_an_agent_without_a_runtime_only_runs_checks() -> None:
+    checks = {"id": "x", "runtime": "none", "capabilities": ["checks"]}
+    settings = Settings.model_validate({"hub_url": "ws://h/ws", "agents": [checks]})
+    assert make_runtime(settings.agents[0]).name == "none"
+    with pytest.raises(ValueError, match="only run checks"):
+        Settings.model_validate({"hub_url": "ws://h/ws", "agents": [checks | {"capabilities": []}]})
