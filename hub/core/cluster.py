@@ -19,7 +19,8 @@ from hub.core.decision import CloseSession, Decision, Effect, SendControl
 from hub.core.errors import Refused
 from hub.core.lanes import FairSequence, LanePicker
 from hub.core.lease import Terms
-from hub.core.matching import AgentClass, Idle, Ready
+from hub.core.matching import AgentClass, Idle
+from hub.core.ready import Ready
 from hub.core.rows import ControlRow, EventRow, TransitionRow
 from hub.core.task import Edge, Task
 from hub.core.timers import Timer, Timers
@@ -113,9 +114,12 @@ class Cluster:
 
 
 class Step:
-    """One command being applied: the moment, who asked, and what was decided so far."""
+    """One command being applied: the moment, who asked, and what was decided so far.
 
-    __slots__ = ("_agents", "_dirty", "actor", "cluster", "decision", "freed", "queued", "stamp")
+    ``queued`` and ``freed`` are to be matched when the command is done; ``anybody`` asks to try every idle agent.
+    """
+
+    __slots__ = ("_agents", "_dirty", "actor", "anybody", "cluster", "decision", "freed", "queued", "stamp")
 
     def __init__(self, cluster: Cluster, stamp: Stamp, actor: str) -> None:
         self.cluster = cluster
@@ -124,6 +128,7 @@ class Step:
         self.decision = Decision()
         self.queued: list[Task] = []
         self.freed: list[Agent] = []
+        self.anybody = False
         self._dirty: dict[int, Task] = {}
         self._agents: dict[AgentId, Agent] = {}
 
@@ -151,7 +156,7 @@ class Step:
         if task.stopping is None:  # what stops it stays the cause of its end, whatever its agent does meanwhile
             task.cause = cause
         if before is TaskState.QUEUED:
-            self.cluster.ready.drop(task)
+            self._leave_queue(task)
         if to is TaskState.QUEUED:
             self._enter_queue(task)
         else:
@@ -161,6 +166,8 @@ class Step:
             task.held = task.parked = task.merging = False
             self.withdraw_question(task)
             task.stopping = None
+            for timer in (Timer.DEADLINE, Timer.NOT_BEFORE, Timer.AVOID):
+                self.cluster.volatile.timers.disarm(timer, task.n)
             self.cluster.retire(task)
             self.cluster.volatile.timers.arm(Timer.TOMBSTONE, task.n, self.stamp.mono + self.cluster.terms.tombstone_us)
         elif task.deadline is not None:
@@ -177,8 +184,15 @@ class Step:
         if task.queue_ttl_us is not None:
             self.arm(Timer.QUEUE_TTL, task.n, self.stamp.wall + task.queue_ttl_us)
 
-    def requeue_place(self, task: Task) -> None:
-        """Enter the ready index again after its pin changed."""
+    def _leave_queue(self, task: Task) -> None:
+        cluster = self.cluster
+        cluster.ready.drop(task)
+        cluster.volatile.timers.disarm(Timer.QUEUE_TTL, task.n)
+        if (task.lane, task.project) not in cluster.ready.crowd:
+            cluster.volatile.fair.emptied(task.lane, task.project)
+
+    def change_shelf(self, task: Task) -> None:
+        """Stand a ready task where its pin now says."""
         self.cluster.ready.drop(task)
         self.cluster.ready.put(task)
         self.queued.append(task)

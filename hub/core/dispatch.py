@@ -7,10 +7,10 @@ command both have been tried, so an idle eligible agent and a ready task it coul
 from __future__ import annotations
 
 from hub.core.agent import Agent
-from hub.core.cluster import Step
+from hub.core.cluster import Cluster, Step
 from hub.core.decision import PushAssign
 from hub.core.lanes import LANES, LanePicker
-from hub.core.matching import class_of
+from hub.core.matching import Requirement, class_of, has_checks
 from hub.core.rows import AttemptRow
 from hub.core.task import Task
 from hub.core.timers import Timer
@@ -24,9 +24,23 @@ def settle(step: Step) -> int:
         return claims
     for agent in step.freed:
         claims += offer_agent(step, agent)
+    if step.anybody:
+        claims += _offer_everybody(step)
     for task in step.queued:
         if task.state is TaskState.QUEUED:
             claims += offer_task(step, task)
+    return claims
+
+
+def _offer_everybody(step: Step) -> int:
+    """Try every idle agent: of a class of equals one after the other until one finds nothing, for then none does."""
+    cluster, idle, claims = step.cluster, step.cluster.volatile.idle, 0
+    for agent in cluster.agents.values():
+        if agent.id not in idle.listed or agent.id in cluster.ready.shelves:
+            claims += offer_agent(step, agent)
+    for kind in list(idle.by_class):
+        while (members := idle.by_class.get(kind)) and offer_agent(step, cluster.agents[next(iter(members))]):
+            claims += 1
     return claims
 
 
@@ -45,7 +59,7 @@ def offer_agent(step: Step, agent: Agent) -> bool:
 
 def offer_task(step: Step, task: Task) -> bool:
     """Give a ready task to the best idle agent, if there is one."""
-    if suspended(step, task) is not None:
+    if suspension(step.cluster, step.cluster.ready.needs[task.requirement]) is not None:
         return False
     found = _next_agent(step, task)
     if found is None:
@@ -88,13 +102,13 @@ def push(step: Step, task: Task, agent: Agent) -> None:
     )
 
 
-def suspended(step: Step, task: Task) -> str | None:
-    """Why a ready task may not be claimed by anyone now (paused project or repository), or None."""
-    if step.cluster.projects.get(task.project, (False, ""))[0]:
+def suspension(cluster: Cluster, need: Requirement) -> str | None:
+    """Why tasks of a requirement set may not be claimed by anyone now, or None. Checks of a merge are never held up."""
+    if has_checks(need):
+        return None
+    if cluster.projects.get(need.project, (False, ""))[0]:
         return "project_paused"
-    if task.repo is not None and step.cluster.repos.get(task.repo, False):
-        return "repo_paused"
-    return None
+    return "repo_paused" if need.repo is not None and cluster.repos.get(need.repo, False) else None
 
 
 def _barred(step: Step, agent: Agent) -> str | None:
@@ -156,14 +170,10 @@ def reconsider(step: Step) -> None:
 
 def _next_task(step: Step, agent: Agent) -> tuple[Task, str] | None:
     ready, kind = step.cluster.ready, class_of(agent)
-
-    def allowed(task: Task) -> bool:
-        return suspended(step, task) is None and kind.serves(ready.needs[task.requirement])
-
-    pinned = ready.first_pinned(agent.id, allowed)
+    rids = [rid for rid in ready.served_by(kind) if suspension(step.cluster, ready.needs[rid]) is None]
+    pinned = ready.first_pinned(agent.id, rids)
     if pinned is not None:
         return pinned, "pinned"
-    rids = [rid for rid in ready.served_by(kind) if not _set_suspended(step, rid)]
 
     def passes(task: Task) -> bool:
         return not _avoids(step, task, agent)
@@ -182,10 +192,3 @@ def _next_task(step: Step, agent: Agent) -> tuple[Task, str] | None:
     picker = step.cluster.volatile.pickers.setdefault(kind, LanePicker())
     lane, rule = picker.pick(heads, oldest.lane if oldest is not None else None)
     return (overdue[lane] if rule == "age" else heads[lane]), f"lane_{rule}"
-
-
-def _set_suspended(step: Step, rid: int) -> bool:
-    need = step.cluster.ready.needs[rid]
-    return step.cluster.projects.get(need.project, (False, ""))[0] or (
-        need.repo is not None and step.cluster.repos.get(need.repo, False)
-    )

@@ -66,6 +66,8 @@ def _queued(cluster: Cluster, task: Task, stamp: Stamp) -> str:
     barred = [(agent, agent.barred(stamp.mono, stamp.wall, cluster.terms.fresh_us)) for agent in able]
     if all(why is not None for _, why in barred):
         return "no eligible agent: " + ", ".join(f"{agent.id} {_state(cluster, agent, stamp)}" for agent in able[:4])
+    if task.avoid is not None and stamp.mono < task.avoid_until:
+        return f"{task.avoid} failed at it just now; another agent is waited for a moment"
     ahead = sum(cluster.ready.depth.values()) - 1
     return f"all {len(able)} eligible agents are busy; {max(0, ahead)} other tasks are ready"
 

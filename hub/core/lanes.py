@@ -68,6 +68,10 @@ class FairSequence:
         self.last[lane, project] = place
         return place
 
+    def emptied(self, lane: Lane, project: str) -> None:
+        """Nothing of this project is ready in this lane: what it never got served is not held against its next task."""
+        self.last.pop((lane, project), None)
+
     def served(self, lane: Lane, place: int) -> None:
         """A task with this place was claimed: virtual time moves on, never back."""
         self.virtual_time[lane] = max(self.virtual_time[lane], place)

@@ -6,6 +6,8 @@ Everything else becomes a salvage record that people and the next attempt can se
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hub.core.agent import Agent
 from hub.core.assignments import begin, held_by, session_of
 from hub.core.cluster import Step
@@ -17,7 +19,7 @@ from hub.core.rows import AttemptRow, FeedbackRow, ResultRow, SalvageRow
 from hub.core.steering import stopped
 from hub.core.task import Task
 from hub.core.timers import Timer
-from hub.ids import Outcome, TaskState, Verdict
+from hub.ids import Access, Outcome, TaskState, TaskType, Verdict
 
 MALFORMED = "malformed_result"
 """Error code of a result whose body could not be read; the raw body is kept as salvage."""
@@ -28,8 +30,15 @@ FEEDBACK_CHARS = 16_000
 def report(step: Step, command: Report) -> None:
     """Give a result its verdict and acknowledge it with the commit."""
     agent = session_of(step, command)
+    task = step.cluster.tasks.get(command.n)
+    if task is not None and command.has_change and not _may_change(task):
+        command = replace(command, has_change=False)  # commits nobody asked for lead to no change, whoever reports them
     verdict = _judge(step, agent, command)
     step.tell(agent, AckResult(n=command.n, lease_epoch=command.lease_epoch, verdict=verdict))
+
+
+def _may_change(task: Task) -> bool:
+    return task.repo is not None and task.access is Access.WRITE and task.type is not TaskType.CHECK
 
 
 def _judge(step: Step, agent: Agent, command: Report) -> Verdict:

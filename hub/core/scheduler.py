@@ -22,7 +22,7 @@ from hub.ids import AgentState, TaskId
 
 
 def _safety_pass(step: Step, _: commands.SafetyPass) -> None:
-    step.freed.extend(step.cluster.agents.values())
+    step.anybody = True
 
 
 def _drain(step: Step, _: commands.Drain) -> None:
@@ -102,24 +102,28 @@ class Scheduler:
         return explain(self.cluster, task, stamp) if task is not None else None
 
     def wanted_facts(self, command: Command) -> Wanted | None:
-        """Which committed rows this command needs beside it (terminal tasks, idempotency keys, attempts), or None."""
+        """Which committed rows this command needs beside it (terminal tasks, idempotency keys, attempts), or None.
+
+        Tombstones are asked for like what is not in memory: they may be forgotten before the command is applied.
+        """
         tasks = self.cluster.tasks
         if isinstance(command, commands.Submit):
             named = {dep.needs for new in command.tasks for dep in new.depends_on if isinstance(dep.needs, int)}
             named |= {new.parent for new in command.tasks if new.parent is not None}
             keys = {new.idempotency_key for new in command.tasks if new.idempotency_key is not None}
-            unknown = frozenset(n for n in named if n not in tasks)
-            fresh = frozenset(key for key in keys if (command.actor, key) not in self.cluster.idempotent)
+            unknown = frozenset(n for n in named if not _live(tasks.get(n)))
+            at = self.cluster.idempotent
+            fresh = frozenset(key for key in keys if not _live(tasks.get(at.get((command.actor, key), 0))))
             return Wanted(states=unknown, keys=fresh, scope=command.actor) if unknown or fresh else None
         if isinstance(command, commands.Requeue):
-            task = tasks.get(command.n)
-            if task is None:
-                return Wanted(task=command.n)
-            open_ = frozenset(edge.needs for edge in task.edges if not edge.satisfied and edge.needs not in tasks)
-            return Wanted(states=open_) if open_ else None
+            return None if _live(tasks.get(command.n)) else Wanted(task=command.n)
         if isinstance(command, commands.Report):
             return None if _holds(tasks.get(command.n), command) else Wanted(attempt=(command.n, command.lease_epoch))
         return None
+
+
+def _live(task: Task | None) -> bool:
+    return task is not None and not task.terminal
 
 
 def _holds(task: Task | None, command: commands.Report) -> bool:

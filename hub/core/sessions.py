@@ -191,4 +191,4 @@ def registry(step: Step, command: Registry) -> None:
     """Projects or repositories changed: what was paused may run now."""
     cluster = step.cluster
     cluster.projects, cluster.repos = dict(command.projects), dict(command.repos)
-    step.freed.extend(cluster.agents[agent] for agent in list(cluster.volatile.idle.listed))
+    step.anybody = True

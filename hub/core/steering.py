@@ -85,8 +85,10 @@ def assign(step: Step, command: Assign) -> TaskAnswer:
         return _stop(step, task, TaskState.QUEUED, "assign")
     task.assign_to = agent.id
     step.note(task, "task.pinned", agent=agent.id)
-    if task.state is TaskState.QUEUED:
-        step.requeue_place(task)
+    if task.held:
+        start(step, task)
+    elif task.state is TaskState.QUEUED:
+        step.change_shelf(task)
     step.touch(task)
     return answer_for(task)
 
@@ -241,8 +243,9 @@ def _stop(step: Step, task: Task, then: TaskState, cause: str, reason: str = "")
 
 
 def stop_for_deadline(step: Step, task: Task) -> None:
-    """A task's deadline passed while it is leased."""
-    _stop(step, task, TaskState.DEAD, "deadline")
+    """A task's deadline passed while it is leased; what a person already asked of it stands."""
+    if task.stopping in (None, TaskState.QUEUED):
+        _stop(step, task, TaskState.DEAD, "deadline")
 
 
 def _withdraw(step: Step, task: Task, code: str) -> None:
@@ -257,7 +260,7 @@ def _least_busy(step: Step, need: Requirement) -> Agent:
     ]
     if not eligible:
         raise Refused(409, "no_eligible_agent", "no connected agent can do this task", hint="agentcom task explain")
-    return min(eligible, key=lambda agent: (agent.task is not None, len(step.cluster.ready.pinned.get(agent.id, ())), agent.id))
+    return min(eligible, key=lambda agent: (agent.task is not None, step.cluster.ready.pinned_to(agent.id), agent.id))
 
 
 def _agent_of(step: Step, task: Task, to: AgentState, reason: str) -> None:

@@ -14,11 +14,12 @@ from hub.core.decision import Submitted, SubmittedTask
 from hub.core.dependencies import settle_edges, start
 from hub.core.errors import Fault, Refused
 from hub.core.graph import check_refs
-from hub.core.matching import MAX_REQUIREMENTS, Requirement
+from hub.core.matching import Requirement
+from hub.core.ready import MAX_REQUIREMENTS
 from hub.core.rows import DepRow, RequirementRow, TaskNew
 from hub.core.task import Edge, Task
 from hub.core.timers import Timer
-from hub.ids import NO_CHANGE_NEEDED, Access, TaskId, TaskState, task_ref
+from hub.ids import NO_CHANGE_NEEDED, Access, TaskId, TaskState, TaskType, task_ref
 
 MAX_BATCH = 1000
 """Tasks in one submit."""
@@ -29,11 +30,12 @@ def submit(step: Step, command: Submit) -> Submitted:
     if not 1 <= len(command.tasks) <= MAX_BATCH:
         raise Refused(422, "invalid_batch", f"a batch holds 1 to {MAX_BATCH} tasks")
     refs, faults = check_refs(command.tasks)
-    for i, new in enumerate(command.tasks):
-        faults.extend(_faults(step, command, i, new))
+    repeats = [_repeat_of(step, command, new) for new in command.tasks]
+    for i, (new, repeat) in enumerate(zip(command.tasks, repeats, strict=True)):
+        if repeat is None:  # what was accepted once stays accepted, whatever has changed since
+            faults.extend(_faults(step, command, i, new))
     if faults:
         raise Refused(422, "invalid_task", "the batch was refused; nothing was submitted", faults=tuple(faults))
-    repeats = [_repeat_of(step, command, new) for new in command.tasks]
     _check_room(step, command, repeats)
     numbers = _number(step, repeats)
     answers: list[SubmittedTask] = []
@@ -101,6 +103,8 @@ def _repeat_of(step: Step, command: Submit, new: NewTask) -> int | None:
 def _check_room(step: Step, command: Submit, repeats: list[int | None]) -> None:
     cluster = step.cluster
     fresh = [new for new, repeat in zip(command.tasks, repeats, strict=True) if repeat is None]
+    if all(new.type is TaskType.CHECK for new in fresh):
+        return  # a check ends by making room: what it belongs to holds a merge up until it has run
     if cluster.live + len(fresh) > cluster.terms.max_live:
         raise Refused(
             429, "queue_full", f"{cluster.live} tasks are live; the limit is {cluster.terms.max_live}", retry_after_s=30
@@ -182,7 +186,7 @@ def _create(step: Step, command: Submit, new: NewTask, n: TaskId, refs: dict[str
         unique_key=new.unique_key,
         not_before=new.not_before,
         assign_to=new.assign_to,
-        held=new.hold or step.cluster.projects[new.project][1] == "manual",
+        held=new.hold or (step.cluster.projects[new.project][1] == "manual" and new.type is not TaskType.CHECK),
     )
     needs = {numbers[refs[dep.needs]] if isinstance(dep.needs, str) else dep.needs: dep.policy for dep in new.depends_on}
     task.edges = [Edge(TaskId(of), policy) for of, policy in needs.items()]

@@ -53,7 +53,7 @@ class Task:
     ``attempt`` is the row of the newest claim while it is open, ``question`` the open question. The fields below the line are
     volatile: ``ended`` (lease epoch → sha256 of the result that ended it, in this process's life), ``answered`` (question ids
     answered in the open attempt), ``queue_token`` (changes with each entry into the ready index, so that stale entries are
-    recognised), monotonic deadlines in microseconds, the latest progress and checkpoint.
+    recognised) and ``shelf`` (whose), monotonic deadlines in microseconds, the latest progress and checkpoint.
     """
 
     n: TaskId
@@ -100,6 +100,7 @@ class Task:
     ended: dict[int, str] = field(default_factory=dict)
     answered: set[str] = field(default_factory=set)
     queue_token: int = 0
+    shelf: AgentId | None = None
     accept_by: int = 0
     lease_until: int = 0
     resent: bool = False

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from hub.core import dispatch
-from hub.core.agent import Agent
+from hub.core.agent import FOREVER, Agent
 from hub.core.assignments import back_to_queue, lose, strike
 from hub.core.cluster import Step
 from hub.core.commands import Tick
@@ -128,6 +128,10 @@ def _offline(step: Step, agent: Agent) -> None:
 
 
 def _free_again(step: Step, agent: Agent) -> None:
+    if agent.quarantined_until is not None and step.stamp.wall < agent.quarantined_until < FOREVER:
+        step.arm(Timer.QUARANTINE, agent.id, agent.quarantined_until)
+    if agent.declined_until_mono > step.stamp.mono:
+        step.arm(Timer.DECLINE, agent.id, agent.declined_until_mono)
     if agent.quarantined_until is not None and agent.quarantined_until <= step.stamp.wall:
         agent.quarantined_until = None
         step.touch_agent(agent)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 
 from hub.core.commands import Stamp
 
@@ -30,15 +30,22 @@ class Timer(StrEnum):
 
 
 WALL = frozenset({Timer.NOT_BEFORE, Timer.DEADLINE, Timer.QUEUE_TTL, Timer.QUARANTINE})
+SLACK = 1024
+"""Dead entries the heaps may hold beyond as many as the living ones."""
 Key = int | str
+Entry = tuple[int, str, Key]
+
+
+def _kind(entry: Entry) -> Timer:
+    return Timer(entry[1].partition(":")[0])
 
 
 @dataclass(slots=True)
 class Timers:
     """At most one live entry per (kind, key); arming earlier replaces, arming later is left to the handler."""
 
-    mono: list[tuple[int, str, Key]] = field(default_factory=list)
-    wall: list[tuple[int, str, Key]] = field(default_factory=list)
+    mono: list[Entry] = field(default_factory=list)
+    wall: list[Entry] = field(default_factory=list)
     armed: dict[tuple[Timer, Key], int] = field(default_factory=dict)
 
     def arm(self, kind: Timer, key: Key, due: int) -> None:
@@ -51,15 +58,19 @@ class Timers:
         heappush(self.wall if kind in WALL else self.mono, (due, f"{kind}:{key}", key))
 
     def disarm(self, kind: Timer, key: Key) -> None:
-        """Forget it; the heap entry dies when it surfaces."""
+        """Forget it; the heap entry dies when it surfaces, or when the dead ones outnumber the living."""
         self.armed.pop((kind, key), None)
+        if len(self.mono) + len(self.wall) > 2 * len(self.armed) + SLACK:
+            for heap in (self.mono, self.wall):
+                heap[:] = [entry for entry in heap if self.armed.get((_kind(entry), entry[2])) == entry[0]]
+                heapify(heap)
 
     def pop_due(self, stamp: Stamp) -> tuple[Timer, Key] | None:
         """The next due timer, or None."""
         for heap, now in ((self.mono, stamp.mono), (self.wall, stamp.wall)):
             while heap and heap[0][0] <= now:
-                due, label, key = heappop(heap)
-                kind = Timer(label.partition(":")[0])
+                entry = heappop(heap)
+                due, kind, key = entry[0], _kind(entry), entry[2]
                 if self.armed.get((kind, key)) == due:
                     del self.armed[kind, key]
                     return kind, key
@@ -69,7 +80,7 @@ class Timers:
         """When, on the monotonic clock, something is due next; None if nothing is armed."""
         dues: list[int] = []
         for heap in (self.mono, self.wall):
-            while heap and self.armed.get((Timer(heap[0][1].partition(":")[0]), heap[0][2])) != heap[0][0]:
+            while heap and self.armed.get((_kind(heap[0]), heap[0][2])) != heap[0][0]:
                 heappop(heap)
         if self.mono:
             dues.append(self.mono[0][0])

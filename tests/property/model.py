@@ -79,9 +79,10 @@ def counters_recounted(cluster: Cluster) -> None:
     assert ready.live == Counter(task.requirement for task in live)
     assert cluster.unique == {task.unique_key: task.n for task in live if task.unique_key is not None}
     assert cluster.idempotent == {task.idem[:2]: task.n for task in cluster.tasks.values() if task.idem is not None}
-    entries = Counter(
-        n for bucket in ready.buckets.values() for _, n, token in bucket.by_place if ready._live(n, token)
-    ) + Counter(n for heap in ready.pinned.values() for _, n, token in heap if ready._live(n, token))
+    buckets = [bucket for shelf in ready.shelves.values() for bucket in shelf.values()]
+    entries = Counter(entry[1] for bucket in buckets for entry in bucket.by_place if ready._living(entry))
+    assert all(bucket.living == sum(map(ready._living, bucket.by_place)) > 0 for bucket in buckets)
+    assert ready.crowd == Counter((task.lane, task.project) for task in queued)
     assert entries == Counter(task.n for task in queued), "each ready task has one live entry"
     for n, row in cluster.controls.items():
         assert cluster.tasks[row.task].holder == row.agent and row.noted_at is None, (n, row)
