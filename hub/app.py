@@ -26,7 +26,7 @@ from fastapi import FastAPI
 from hub import __version__
 from hub.core.commands import Drain
 from hub.core.decision import Effect
-from hub.core.errors import HubError
+from hub.core.errors import HubError, StoreFull
 from hub.core.rows import EventRow
 from hub.edge.credentials import open_credentials
 from hub.edge.http.app import create_http
@@ -44,7 +44,7 @@ from hub.services.feed import Feed
 from hub.services.gatekeeper import Gatekeeper, concerns
 from hub.settings import HubSettings
 from hub.store import blobs, projects, tasks
-from hub.store.base import StoreBroken
+from hub.store.base import CommitFailed, StoreBroken
 from hub.store.recovery import load_snapshot
 from hub.store.sqlite import SqliteStore
 from hub.store.writer import Group
@@ -53,6 +53,7 @@ from hub.telemetry.metrics import Metrics
 EXIT_STORE = 74
 """EX_IOERR: the store must not be used any more in this process; let the supervisor restart it."""
 DEFAULT_PROJECT = "default"
+DRAIN_S = 2.0
 CLOSE_IN_S = 0.2
 RECONNECT_AFTER_S = 1.0
 CHECKPOINT_S = 30.0
@@ -138,8 +139,9 @@ class Rooms:
     async def _drain(self, server: uvicorn.Server) -> None:
         """Protocol §10: results are not waited for, they are journalled and come back."""
         self.acceptor.serving = False
-        with suppress(HubError):
-            await self.conductor.do(Drain())
+        with suppress(HubError, TimeoutError):  # a disk that hangs does not keep the hub from going
+            async with asyncio.timeout(DRAIN_S):
+                await self.conductor.do(Drain())
         await self.links.drain(CLOSE_IN_S, RECONNECT_AFTER_S)
         self.feed.close()
         server.should_exit = True
@@ -182,7 +184,7 @@ class Hub:
             terms=settings.terms,
             identity=(hub_id, hub_epoch, __version__),
             hydrate=partial(tasks.hydrate, reader),
-            keep_blob=lambda sha256, body: conductor.record(blobs.put(sha256, body)),
+            keep_blob=lambda sha256, body: conductor.record(blobs.put(sha256, body), size_bytes=len(body)),
             metrics=metrics,
         )
         conductor = Conductor(
@@ -250,7 +252,10 @@ async def _checkpoints(store: SqliteStore) -> None:
     """Fold the WAL back while nobody waits for it."""
     while True:
         await asyncio.sleep(CHECKPOINT_S)
-        await store.checkpoint()
+        try:
+            await store.checkpoint()
+        except (CommitFailed, StoreFull) as fault:
+            log.warning("checkpoint_postponed", code=fault.code, said=str(fault))
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from hashlib import blake2b
 from hub.core.errors import Refused
 from hub.ids import AgentId
 
-_TOKEN = re.compile(r"ac_[0-9a-f]{8}_[A-Za-z0-9_-]{43}")
+TOKEN = re.compile(r"ac_[0-9a-f]{8}_[A-Za-z0-9_-]{43}")
 _SECRET_BYTES = 32
 
 
@@ -98,7 +98,7 @@ class Authenticator:
         """
         scheme, _, token = (authorization or "").partition(" ")
         found: Identity | None = None
-        if scheme.lower() == "bearer" and _TOKEN.fullmatch(token := token.strip()):
+        if scheme.lower() == "bearer" and TOKEN.fullmatch(token := token.strip()):
             given = digest(self._key, token)
             for known, identity in self._entries:
                 if hmac.compare_digest(known, given):

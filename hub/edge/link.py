@@ -55,7 +55,7 @@ class Exchange(Protocol):
     def ask(self, command: commands.Command, done: Callable[[BaseException | None], None]) -> None:
         """Apply a command and hear whether it was refused."""
 
-    def tell(self, command: commands.Command) -> None:
+    def tell(self, link: Link, command: commands.Command) -> None:
         """Apply a command of a session; raises HubError if that cannot be done now."""
 
     def hydrate(self, link: Link, grant: decision.GrantLease) -> None:
@@ -157,7 +157,7 @@ class Link:
 
     def _tell(self, command: commands.Command, re: int | None) -> None:
         try:
-            self._links.tell(command)
+            self._links.tell(self, command)
         except Refused as refusal:
             self.send(frames.Error(re=re, code=refusal.code, message=refusal.message[:1024]))
         except HubError as fault:
@@ -200,7 +200,7 @@ class Link:
             self.send(translate.frame_of(effect))
 
     def granted(self, frame: frames.Accepted | None) -> None:
-        """The spec was read (None: it could not be, and the lease will run out): say so, then everything held back."""
+        """The spec was read (None: it could not be, and the lease is taken back): say so, then everything held back."""
         if frame is not None:
             self.send(frame)
         waiting, self._held_back = self._held_back or deque(), None

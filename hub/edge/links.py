@@ -10,7 +10,9 @@ import asyncio
 import hashlib
 import itertools
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Protocol
 
@@ -19,7 +21,7 @@ import structlog
 from hub.core import commands, decision
 from hub.core.commands import Command
 from hub.core.decision import Effect, Reply
-from hub.core.errors import HubError
+from hub.core.errors import HubError, Refused
 from hub.core.lease import Terms
 from hub.edge.link import Link
 from hub.ids import AgentId, SessionEpoch, Verdict
@@ -32,6 +34,8 @@ from hub.wire.spec import Spec
 MAX_LINKS = 10_000
 HYDRATORS = 4
 IDLE_BEATS = 2.5
+LOOK_UPS = 8
+"""Results of one link whose attempt is being read from the store at once; a sidecar repeats what is refused."""
 
 log = structlog.get_logger("links")
 
@@ -72,6 +76,7 @@ class Links:
         self._greetings = itertools.count(1)
         self._live: dict[AgentId, Link] = {}
         self._grants: asyncio.Queue[tuple[Link, decision.GrantLease]] = asyncio.Queue()
+        self._looking_up: Counter[Link] = Counter()
         self._group: asyncio.TaskGroup | None = None
         self.limits = frames.Limits(accept_ms=terms.accept_us // 1000, resend_ms=terms.resend_us // 1000)
         self.lease_ms = terms.lease_us // 1000
@@ -153,18 +158,28 @@ class Links:
         except HubError as fault:
             future.set_exception(fault)
 
-    def tell(self, command: Command) -> None:
+    def tell(self, link: Link, command: Command) -> None:
         """Apply a command of a session; raises HubError if that cannot be done now."""
-        if self._decider.wants_facts(command) and self._group is not None:
-            self._group.create_task(self._do_quietly(command), name="command-with-facts")
-        else:
+        if not self._decider.wants_facts(command):
             self._decider.post(command)
+            return
+        if self._looking_up[link] >= LOOK_UPS:
+            raise Refused(
+                429, "busy", f"{LOOK_UPS} results of this link are being looked up; say it again later", retry_after_s=1
+            )
+        assert self._group is not None
+        self._looking_up[link] += 1
+        self._group.create_task(self._do_quietly(link, command), name="command-with-facts")
 
-    async def _do_quietly(self, command: Command) -> None:
+    async def _do_quietly(self, link: Link, command: Command) -> None:
         try:
             await self._decider.do(command)
         except HubError as fault:
             log.warning("command_refused", command=type(command).__name__, code=fault.code)
+        finally:
+            self._looking_up[link] -= 1
+            if not self._looking_up[link]:
+                del self._looking_up[link]
 
     def hydrate(self, link: Link, grant: decision.GrantLease) -> None:
         """Have the spec of a granted lease read and sent."""
@@ -226,7 +241,24 @@ class Links:
                 link.granted(await self._accepted(grant))
             except (LookupError, HubError, ValueError) as fault:
                 log.exception("spec_unreadable", task=grant.n, error=str(fault))
+                self._take_back(link, grant)
                 link.granted(None)
+
+    def _take_back(self, link: Link, grant: decision.GrantLease) -> None:
+        """A lease whose spec cannot be sent would be renewed for ever without work: end it, the sidecar hears with its next beat."""
+        if link.agent is None or link.epoch is None:
+            return
+        with suppress(HubError):
+            self._decider.post(
+                commands.GiveBack(
+                    actor="hub",
+                    agent=link.agent,
+                    session_epoch=link.epoch,
+                    n=grant.n,
+                    lease_epoch=grant.lease_epoch,
+                    reason="unstarted",
+                )
+            )
 
     async def _accepted(self, grant: decision.GrantLease) -> frames.Accepted:
         spec = await self._hydrate(grant.n, grant.lease_epoch)

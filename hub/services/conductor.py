@@ -35,8 +35,11 @@ T = TypeVar("T")
 log = structlog.get_logger("conductor")
 
 GROUP_DECISIONS = 512
+GROUP_BYTES = 4 * 1024 * 1024
 MAX_UNCOMMITTED = 4096
 """Decisions waiting for their commit; beyond, submits are answered 503 (protocol §8)."""
+MAX_UNCOMMITTED_BYTES = 32 * 1024 * 1024
+"""Bodies waiting for their commit; beyond, further ones are answered 503."""
 MAX_WAIT_S = 2.0
 """Age of the oldest uncommitted decision beyond which submits are answered 503."""
 SAFETY_PASS_S = 30.0
@@ -77,6 +80,7 @@ class _Waiting:
     decision: Decision | None = None
     operation: Operation[Any] | None = None
     future: asyncio.Future[Any] | None = None
+    size_bytes: int = 0
 
     def fail(self, fault: BaseException) -> None:
         if self.future is not None and not self.future.done():
@@ -139,11 +143,14 @@ class Conductor:
         self.post(command, future)
         return await future
 
-    async def record(self, operation: Operation[T]) -> T:
-        """Run a record operation in the next group and return its value; whatever it raised is raised here, and it alone rolled back."""
-        self._check_backlog()
+    async def record(self, operation: Operation[T], *, size_bytes: int = 0) -> T:
+        """Run a record operation in the next group and return its value; whatever it raised is raised here, and it alone rolled back.
+
+        ``size_bytes`` is told by operations that carry a body: the backlog is bounded in bytes, too.
+        """
+        self._check_backlog(size_bytes)
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._enqueue(_Waiting(time.monotonic(), operation=operation, future=future))
+        self._enqueue(_Waiting(time.monotonic(), operation=operation, future=future, size_bytes=size_bytes))
         return await future
 
     def wants_facts(self, command: Command) -> bool:
@@ -198,11 +205,12 @@ class Conductor:
         self._pending.append(waiting)
         self._wake.set()
 
-    def _check_backlog(self) -> None:
+    def _check_backlog(self, more_bytes: int = 0) -> None:
         waiting = len(self._pending) + len(self._writing)
         oldest = next(iter(self._writing or self._pending), None)
         age = time.monotonic() - oldest.at if oldest is not None else 0.0
-        if waiting >= MAX_UNCOMMITTED or age > MAX_WAIT_S:
+        size = more_bytes + sum(item.size_bytes for item in (*self._writing, *self._pending)) if more_bytes else 0
+        if waiting >= MAX_UNCOMMITTED or age > MAX_WAIT_S or size > MAX_UNCOMMITTED_BYTES:
             raise Refused(503, "busy", f"{waiting} changes wait for the disk, the oldest for {age:.1f} s", retry_after_s=1)
 
     # ── committing ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -236,7 +244,8 @@ class Conductor:
             self._timer[1].cancel()
 
     async def _write_group(self) -> None:
-        self._writing, self._pending = self._pending[:GROUP_DECISIONS], self._pending[GROUP_DECISIONS:]
+        count = self._group_length()
+        self._writing, self._pending = self._pending[:count], self._pending[count:]
         if self._pending:
             self._wake.set()
         group = Group()
@@ -253,6 +262,15 @@ class Conductor:
             return
         self._failures = 0
         self._publish_group(done)
+
+    def _group_length(self) -> int:
+        """How many of those waiting make the next group: bounded in number and, but for a single large one, in bytes."""
+        size = 0
+        for i, waiting in enumerate(self._pending[:GROUP_DECISIONS]):
+            size += waiting.size_bytes
+            if i and size > GROUP_BYTES:
+                return i
+        return min(len(self._pending), GROUP_DECISIONS)
 
     async def _commit(self, group: Group) -> Committed:
         self.clock.wait_begins()

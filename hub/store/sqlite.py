@@ -12,6 +12,7 @@ import os
 import secrets
 import sqlite3
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -184,13 +185,17 @@ class SqliteStore:
     async def checkpoint(self, *, truncate: bool = False) -> None:
         """Move the WAL into the file; only the writer ever does."""
         mode = "TRUNCATE" if truncate else "PASSIVE"
-        await self._writer.run(lambda connection: connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone())
+        try:
+            await self._writer.run(lambda connection: connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone())
+        except sqlite3.Error as fault:
+            raise _classify(fault) from fault
 
     async def close(self) -> None:
         """Close all connections and let go of the lock."""
         try:
             await self.reader.close()
-            await self.checkpoint(truncate=True)
+            with suppress(HubError):  # what made it impossible has been told, or the next start will: closing goes on
+                await self.checkpoint(truncate=True)
         finally:
             await self._writer.close()
             os.close(self._lock)
@@ -290,6 +295,7 @@ def migrate(connection: sqlite3.Connection, path: Path) -> None:
     if 0 < found < newest:
         backup = path.with_name(f"{path.name}.before-{newest:04d}")
         connection.execute("VACUUM INTO ?", (str(backup),))
+        backup.chmod(0o600)
         log.info("backup_before_migration", file=str(backup))
     for name in known:
         number = int(name[:4])

@@ -225,7 +225,7 @@ class FakeConductor:
             raise refused
         return self.answer(command)
 
-    async def record(self, operation: Callable[[MemoryTx], Any]) -> Any:
+    async def record(self, operation: Callable[[MemoryTx], Any], *, size_bytes: int = 0) -> Any:
         self.connection.execute("BEGIN")
         events: list[EventRow] = []
         try:

@@ -22,7 +22,7 @@ async def put(sha256: Digest, request: Request, hub: Hub) -> Response:
     found = hashlib.sha256(body).hexdigest()
     if found != sha256:
         raise Refused(422, "digest_mismatch", f"the body's SHA-256 is {found}")
-    created = await hub.conductor.record(blobs.put(sha256, body))
+    created = await hub.conductor.record(blobs.put(sha256, body), size_bytes=len(body))
     return Response(status_code=201 if created else 204)
 
 

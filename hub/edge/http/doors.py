@@ -89,8 +89,8 @@ class Conductor(Protocol):
     async def do(self, command: Command) -> Reply:
         """Apply a command; facts are added by the conductor."""
 
-    async def record(self, operation: Operation[T]) -> T:
-        """Run a record operation in the writer's next group."""
+    async def record(self, operation: Operation[T], *, size_bytes: int = 0) -> T:
+        """Run a record operation in the writer's next group; ``size_bytes`` is the body it carries, if it is a large one."""
 
 
 class Stream(Protocol):
