@@ -43,6 +43,9 @@ def demo(
     root.mkdir(parents=True, exist_ok=True, mode=0o700)
     try:
         held = asyncio.run(_perform(root.resolve(), repo, agents, kill_hub=kill_hub, as_json=as_json))
+    except asyncio.CancelledError:
+        print("stopped; everything that was started is gone", file=sys.stderr)  # noqa: T201
+        raise typer.Exit(130) from None
     except StageError as fault:
         print(f"error: {fault}", file=sys.stderr)  # noqa: T201  the CLI's own words
         held = False

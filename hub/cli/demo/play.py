@@ -120,8 +120,16 @@ class Play:
 
 @asynccontextmanager
 async def on_stage(stage: Stage) -> AsyncIterator[Stage]:
-    """The stage, cleared of every process at the end whatever happens."""
+    """The stage, cleared of every process at the end whatever happens: a signal ends the play, not the clearing."""
+    loop, me = asyncio.get_running_loop(), asyncio.current_task()
+    assert me is not None
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, me.cancel)
     try:
         yield stage
     finally:
-        await stage.close()
+        closing = asyncio.ensure_future(stage.close())
+        while not closing.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.shield(closing)
+        closing.result()

@@ -157,8 +157,16 @@ class Stage:
 
     async def _spawn(self, argv: list[str], name: str, env: dict[str, str]) -> asyncio.subprocess.Process:
         with (self.root / f"{name}.log").open("ab") as log:
+            # a session of its own: Ctrl-C in the terminal is for the demo alone, which then ends them in order
             return await asyncio.create_subprocess_exec(
-                sys.executable, "-m", *argv, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, env=env
+                sys.executable,
+                "-m",
+                *argv,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=env,
+                start_new_session=True,
             )
 
     def agent_runs(self) -> list[tuple[int, int, int, int]]:
@@ -169,15 +177,31 @@ class Stage:
         return [(int(task), int(epoch), int(turn), int(pid)) for task, epoch, turn, pid in (line.split() for line in lines)]
 
     async def close(self) -> None:
-        """End everything that was started; what does not go is killed."""
-        for process in [*self._sidecars.values(), *([self._hub] if self._hub is not None else [])]:
-            await _end(process)
+        """End everything that was started, sidecars first, together; what does not go is killed, also what they left behind."""
+        await asyncio.gather(*(_end(process) for process in self._sidecars.values()))
+        if self._hub is not None:
+            await _end(self._hub)
+        for pid in processes_of(self.root):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def processes_of(root: Path) -> list[int]:
+    """Living processes that name this directory in their arguments or environment: shims and agents of sidecars that were killed."""
+    mark, found = os.fsencode(root), []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            with suppress(OSError):
+                if mark in (entry / "cmdline").read_bytes() or mark in (entry / "environ").read_bytes():
+                    found.append(int(entry.name))
+    return found
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
     if process.returncode is not None:
         return
-    process.send_signal(signal.SIGTERM)
+    with suppress(ProcessLookupError):
+        process.send_signal(signal.SIGTERM)
     try:
         async with asyncio.timeout(STOP_S):
             await process.wait()
