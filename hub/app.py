@@ -163,16 +163,16 @@ class Hub:
     async def run(self, announce: Callable[[str], None]) -> None:
         """Serve until stopped. ``announce`` is called with the base URL once the hub is ready."""
         settings = self._settings
-        store = await SqliteStore.open(settings.data_dir / "hub.db", durability=settings.durability)
-        try:
-            await _first_start(store)
-            rooms = await self._furnish(store)
-            with _listen(settings.host, settings.port) as listener:
-                url = f"http://{settings.host}:{listener.getsockname()[1]}"
+        with _listen(settings.host, settings.port) as listener:  # first: a taken port leaves no new data directory behind
+            url = f"http://{settings.host}:{listener.getsockname()[1]}"
+            store = await SqliteStore.open(settings.data_dir / "hub.db", durability=settings.durability)
+            try:
+                await _first_start(store)
+                rooms = await self._furnish(store)
                 await rooms.serve(listener, partial(announce, url), self._stop)
-        finally:
-            with suppress(HubError):
-                await store.close()
+            finally:
+                with suppress(HubError):
+                    await store.close()
 
     async def _furnish(self, store: SqliteStore) -> Rooms:
         settings, reader = self._settings, store.reader

@@ -117,6 +117,7 @@ class Task(TypedDict):
     stopping: str | None
     merging: bool
     cause: str | None
+    reason: str | None
     parent: str | None
     unique_key: str | None
     created_by: str
@@ -214,6 +215,7 @@ class ChangeOfTask(TypedDict):
     lease_epoch: int
     state: str
     tier: int | None
+    cause: str | None
     head_sha: str
     merged_sha: str | None
 
@@ -244,7 +246,7 @@ class Event(TypedDict):
 class TaskDetail(Task):
     """A task with everything known of it."""
 
-    explanation: str | None
+    explanation: str
     progress: Progress | None
     capabilities: list[str]
     spec: dict[str, Any]

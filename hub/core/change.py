@@ -53,7 +53,10 @@ def apply(state: ChangeState, to: ChangeState) -> ChangeState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """A merge commit to be, with all it takes to build the very same commit again. ``date_s`` is seconds UTC."""
+    """A merge commit to be, with all it takes to build the very same commit again. ``date_s`` is seconds UTC.
+
+    ``checks`` is the digest of the checks registered when it was made, ``check_run`` the number of their run: no two runs are one task.
+    """
 
     kind: Literal["merge"] = "merge"
     sha: str
@@ -62,6 +65,8 @@ class Candidate:
     parents: tuple[str, ...]
     date_s: int
     message: str
+    checks: str = ""
+    check_run: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -33,14 +33,17 @@ def settle(step: Step) -> int:
 
 
 def _offer_everybody(step: Step) -> int:
-    """Try every idle agent: of a class of equals one after the other until one finds nothing, for then none does."""
+    """Try every idle agent. Of a class of equals one that finds nothing speaks for the rest, unless retries avoid single agents."""
     cluster, idle, claims = step.cluster, step.cluster.volatile.idle, 0
     for agent in cluster.agents.values():
         if agent.id not in idle.listed or agent.id in cluster.ready.shelves:
             claims += offer_agent(step, agent)
-    for kind in list(idle.by_class):
-        while (members := idle.by_class.get(kind)) and offer_agent(step, cluster.agents[next(iter(members))]):
-            claims += 1
+    for members in list(idle.by_class.values()):
+        for agent_id in list(members):
+            if offer_agent(step, cluster.agents[agent_id]):
+                claims += 1
+            elif agent_id in idle.listed and not cluster.volatile.avoiding:
+                break  # it could have worked (else it were off the list), and there was nothing for its like
     return claims
 
 

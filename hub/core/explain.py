@@ -38,7 +38,7 @@ def explain(cluster: Cluster, task: Task, stamp: Stamp) -> str:
 
 def _waiting(cluster: Cluster, task: Task) -> str:
     if task.held:
-        return "held: release it with `agentcom task release`"
+        return f"held: release it with `agentcom task release {task_ref(task.n)}`"
     first = next((edge for edge in task.edges if not edge.satisfied), None)
     if first is None:
         return "waiting"

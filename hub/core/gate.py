@@ -13,6 +13,11 @@ from enum import StrEnum
 from hub.core.review import Review, standing
 from hub.core.risk import Assessment, ChangeFacts, Measured, Policy, Ripple, Verified
 
+CHECK_RUNS = 3
+"""How often a check is run that is lost each time, before a person is asked."""
+CHECK_LOST = "check_lost"
+"""Cause of a change whose check gave no answer that often."""
+
 
 class Check(StrEnum):
     """The check task of the present candidate."""
@@ -21,6 +26,8 @@ class Check(StrEnum):
     RUNNING = "running"
     PASSED = "passed"
     FAILED = "failed"
+    LOST = "lost"
+    """It ended without an answer: its agent was lost, had no workspace, never came."""
     CANCELLED = "cancelled"
 
 
@@ -90,8 +97,9 @@ class Situation:
     """All that the next step depends on.
 
     ``faults`` are what the author must mend (conventions, conflicts, a stale base, failed checks). ``reworks`` counts the
-    returns so far. ``held_by`` says what keeps the merge slot or the repository, if anything does. ``blocked_at`` is when an
-    approved merge was refused by the remote, until somebody tries again.
+    returns so far, ``check_run`` is the number of the next run of a lost check. ``held_by`` says what keeps the
+    merge slot or the repository, if anything does. ``blocked_at`` is when an approved merge could not be made (refused by the
+    remote, checks lost), until somebody tries again.
     """
 
     policy: Policy
@@ -102,6 +110,7 @@ class Situation:
     authors: frozenset[str] = frozenset()
     faults: tuple[str, ...] = ()
     reworks: int = 0
+    check_run: int = 0
     held_by: str | None = None
     blocked_at: int | None = None
 
@@ -157,6 +166,9 @@ def next_step(at: Situation) -> Step:
     )
     if not approval.met:
         return Wait(approval.cause, approval.why)
+    lost = at.proof.check is Check.LOST and not at.proof.settled
+    if lost and at.check_run % CHECK_RUNS == 0:  # what a person then approves again is worth as many runs more
+        return Wait(CHECK_LOST, f"its check ended without an answer {CHECK_RUNS} times; approve it again to repeat it")
     if at.held_by is not None:
         return Queue(at.held_by)
     return Merge() if at.proof.settled else RunChecks()

@@ -297,4 +297,5 @@ def _check_edges(step: Step, task: Task, command: Requeue) -> None:
 
 
 def _not_now(task: Task, what: str, hint: str) -> Refused:
-    return Refused(409, "wrong_state", f"{task_ref(task.n)} is {task.state} and cannot be {what}", hint=hint)
+    command = f"{hint} {task_ref(task.n)}" if hint.startswith("agentcom task") else hint
+    return Refused(409, "wrong_state", f"{task_ref(task.n)} is {task.state} and cannot be {what}", hint=command)

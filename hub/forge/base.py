@@ -36,6 +36,14 @@ class RemoteUnavailable(ForgeError):
     retryable = True
 
 
+class GitNotStarted(ForgeError):
+    """Git could not be started on this machine: too many processes or open files, no memory."""
+
+    code = "git_not_started"
+    status = 503
+    retryable = True
+
+
 class BaseMoved(ForgeError):
     """The base branch is not where it was expected; nothing was pushed."""
 
@@ -117,7 +125,7 @@ class Forge(Protocol):
         """Move the base branch from exactly ``expected`` to its descendant ``sha``.
 
         Raises :class:`BaseMoved`, :class:`PushRejected`, :class:`RemoteUnavailable` (then it may have happened: look), and
-        ForgeError ``not_a_descendant`` before anything is sent: a lease alone would accept a commit that drops work.
+        :class:`Unusable` ``not_a_descendant`` before anything is sent: a lease alone would accept a commit that drops work.
         """
 
     async def delete(self, remote: Remote, branches: Sequence[tuple[str, str]]) -> None:

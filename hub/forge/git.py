@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from hub.forge.base import ForgeError
+from hub.forge.base import ForgeError, GitNotStarted
 from hub.wire.git import git_argv, git_env
 
 OUTPUT_BYTES = 16 * 1024 * 1024
@@ -101,6 +101,8 @@ async def _start(argv: Sequence[str], *, env: Mapping[str, str], stdin: bytes, t
         )
     except FileNotFoundError as missing:
         raise ForgeError("git was not found on PATH", code="git_missing") from missing
+    except OSError as trouble:
+        raise GitNotStarted(f"git could not be started: {trouble.strerror or trouble}") from trouble
     try:
         return await _communicate(process, stdin, timeout_s, limit_bytes)
     finally:

@@ -81,7 +81,7 @@ class LocalForge:
     async def push_base(self, remote: Remote, base: str, *, expected: str, sha: str) -> None:
         """See :meth:`hub.forge.base.Forge.push_base`."""
         if not await self.contains(remote, sha, expected):
-            raise ForgeError(f"{sha} does not contain {expected}: pushing it would drop work", code="not_a_descendant")
+            raise Unusable(f"{sha} does not contain {expected}: pushing it would drop work", code="not_a_descendant")
         ref = f"refs/heads/{self._branch(base)}"
         done = await self._push(remote, f"--force-with-lease={ref}:{expected}", "--", remote.url, f"{sha}:{ref}")
         self._check_push(done, remote)
@@ -186,10 +186,13 @@ class LocalForge:
     async def _clone(self, remote: Remote) -> Path:
         clone = self.root / f"{remote.name}.git"
         if remote.name not in self._ready:
-            clone.mkdir(parents=True, exist_ok=True)
-            # A hub that was killed may have left locks; nobody else writes here, so they guard nothing.
-            for lock in (*clone.glob("*.lock"), *clone.glob("refs/**/*.lock")):
-                lock.unlink(missing_ok=True)
+            try:
+                clone.mkdir(parents=True, exist_ok=True)
+                # A hub that was killed may have left locks; nobody else writes here, so they guard nothing.
+                for lock in (*clone.glob("*.lock"), *clone.glob("refs/**/*.lock")):
+                    lock.unlink(missing_ok=True)
+            except OSError as trouble:
+                raise ForgeError(f"the clone {clone} cannot be made: {trouble.strerror}", code="clone_failed") from trouble
             init = ("init", "--quiet", "--bare", "--template=", "--object-format=sha1", "--initial-branch=agentcom/none")
             await self.git.plumb(None, *init, "--", os.fspath(clone))
             self._ready.add(remote.name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -20,6 +21,9 @@ from hub.wire.spec import Verification, VerificationReport
 
 LOG_CHARS = 32_768
 """What the next attempt is told of failed checks: the end of it."""
+
+CHECKS_FAILED = frozenset({"checks_failed", "verification_failed"})
+"""Causes of a dead check whose answer was no; with every other cause (lost, no workspace, never claimed) it gave no answer."""
 
 _checks: TypeAdapter[tuple[Verification, ...]] = TypeAdapter(tuple[Verification, ...])
 _report: TypeAdapter[VerificationReport] = TypeAdapter(VerificationReport)
@@ -45,10 +49,20 @@ class Case:
         return bool(self.task["state"] == TaskState.IN_REVIEW and self.task["lease_epoch"] == self.change.lease_epoch)
 
     @property
+    def checks_digest(self) -> str:
+        """Tells the registered checks from what they were before an edit."""
+        return hashlib.sha256(orjson.dumps(self.checks)).hexdigest()
+
+    @property
     def candidate(self) -> Candidate | None:
         """The merge commit recorded for this change."""
-        intent = decode_intent(self.change.intent) if self.change.intent is not None else None
-        return intent if isinstance(intent, Candidate) else None
+        return candidate_of(self.change)
+
+
+def candidate_of(change: ChangeRecord) -> Candidate | None:
+    """The merge commit recorded in the change's row."""
+    intent = decode_intent(change.intent) if change.intent is not None else None
+    return intent if isinstance(intent, Candidate) else None
 
 
 async def load_case(reader: Reader, change_id: int) -> Case | None:
@@ -117,8 +131,10 @@ async def _check(reader: Reader, change: ChangeRecord) -> tuple[Check, str]:
             return Check.PASSED, ""
         case TaskState.CANCELLED:
             return Check.CANCELLED, ""
-        case TaskState.DEAD:
+        case TaskState.DEAD if row["cause"] in CHECKS_FAILED:
             return Check.FAILED, _check_log(row)
+        case TaskState.DEAD:
+            return Check.LOST, ""
         case _:
             return Check.RUNNING, ""
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import orjson
 
-from hub.core.change import COMMITS_LIMIT, Account, LoggedCommit, Proposal, body, breaches
-from hub.core.gate import Check, Proof, Report, Situation, facts
+from hub.core.change import COMMITS_LIMIT, Account, LoggedCommit, Proposal, body, breaches, encode_intent
+from hub.core.gate import CHECK_LOST, Check, Proof, Report, Situation, facts
 from hub.core.risk import Assessment, Measured, Ripple, assess
-from hub.forge.base import Forge, Unusable
-from hub.ids import ChangeState, change_ref
+from hub.forge.base import Forge, RemoteUnavailable, Unusable
+from hub.ids import Access, ChangeState
 from hub.services.case import Case, reported
 from hub.store.changes import ChangeRecord
 from hub.wire.git import assignment_branch, trailers
@@ -23,7 +23,9 @@ from hub.wire.git import assignment_branch, trailers
 STAT_FILES = 1_000
 """Files listed in a change's statistics; ripple of a larger change is seen up to there."""
 PUSH_REJECTED = "push_rejected"
-"""Cause of a change that was approved and that the remote refused: only a new approval tries again."""
+"""Cause of a change that was approved and that the remote refused."""
+BLOCKED = (PUSH_REJECTED, CHECK_LOST)
+"""Causes of an approved change that could not be merged for no fault of its own: only a new approval tries again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,10 +46,41 @@ class Evidence:
     head_lost: bool = False
 
 
+class BaseUnreachable(RemoteUnavailable):
+    """The base branch cannot be fetched now: nothing can be said about any change to it."""
+
+
+class HeadUnreachable(RemoteUnavailable):
+    """The base branch was fetched, but this change's own branch cannot be."""
+
+
+async def fetch_base(forge: Forge, case: Case) -> str | None:
+    """The base branch's head, None if the remote has no such branch; raises :class:`BaseUnreachable` and ForgeError."""
+    try:
+        return await forge.fetch(case.remote, case.change.base)
+    except RemoteUnavailable as fault:
+        raise BaseUnreachable(fault.message, code=fault.code) from fault
+
+
+async def fetch_head(forge: Forge, case: Case) -> bool:
+    """Whether the recorded head is here after asking for its branch; raises :class:`HeadUnreachable` and ForgeError."""
+    try:
+        found = await forge.fetch(case.remote, case.change.branch)
+    except RemoteUnavailable as fault:
+        raise HeadUnreachable(fault.message, code=fault.code) from fault
+    return found is not None and await forge.has(case.remote, case.change.head_sha)
+
+
 async def gather(forge: Forge, case: Case) -> Evidence:
-    """Fetch and measure. Raises ForgeError; :class:`Unusable` ``base_missing`` when there is nothing to merge into."""
+    """Fetch and measure.
+
+    Raises ForgeError: :class:`Unusable` ``read_only`` and ``base_missing`` (there is nothing to merge into) are for people,
+    :class:`BaseUnreachable` and :class:`HeadUnreachable` tell which branch could not be fetched.
+    """
     change, remote = case.change, case.remote
-    base_now = await forge.fetch(remote, change.base)
+    if case.task["access"] != Access.WRITE:
+        raise Unusable("its task may only read, so nothing it brings is merged: reject it for good", code="read_only")
+    base_now = await fetch_base(forge, case)
     if base_now is None:
         raise Unusable(f"the remote has no branch {change.base!r} to merge into", code="base_missing")
     if not await _has_head(forge, case):
@@ -89,7 +122,7 @@ async def _has_head(forge: Forge, case: Case) -> bool:
         return bool(change.head_sha)
     if change.branch != assignment_branch(change.task, change.lease_epoch):  # a foreign name is not even asked for
         return False
-    return await forge.fetch(case.remote, change.branch) is not None and await forge.has(case.remote, change.head_sha)
+    return await fetch_head(forge, case)
 
 
 async def _has_own_commits(forge: Forge, case: Case) -> bool:
@@ -122,8 +155,13 @@ class Judgement:
 def judge(case: Case, evidence: Evidence, ripples: tuple[Ripple, ...]) -> Judgement:
     """Apply the rules of core to what was found."""
     change, candidate = case.change, case.candidate
-    # A check speaks of one commit on one base; anything else it said is about another merge.
-    current = candidate is not None and candidate.expected_base == evidence.base_now and candidate.tree == evidence.tree
+    # A check speaks of one commit on one base and of the checks registered then; anything else it said is about another merge.
+    current = (
+        candidate is not None
+        and candidate.expected_base == evidence.base_now
+        and candidate.tree == evidence.tree
+        and candidate.checks == case.checks_digest
+    )
     check = case.check if current else Check.NONE
     proof = Proof(
         report=reported(case),
@@ -134,6 +172,11 @@ def judge(case: Case, evidence: Evidence, ripples: tuple[Ripple, ...]) -> Judgem
     )
     assessment = assess(facts(evidence.measured, proof, ripple=ripples, unknown=evidence.unknown), case.policy)
     measured_change = _written(case, evidence, assessment, proof)
+    check_run = 0
+    if candidate is not None and check is Check.LOST:  # struck off: the next run is another task
+        check_run = candidate.check_run + 1
+        intent = encode_intent(replace(candidate, check_run=check_run))
+        measured_change = replace(measured_change, check_task=None, intent=intent)
     faults = evidence.faults
     if not evidence.head_lost and not evidence.merged_already:
         faults = (*faults, *_broken(measured_change, evidence))
@@ -148,6 +191,7 @@ def judge(case: Case, evidence: Evidence, ripples: tuple[Ripple, ...]) -> Judgem
         authors=case.authors,
         faults=faults,
         reworks=case.task["rework"],
+        check_run=check_run,
         held_by=_held_by(case),
         blocked_at=change.updated_at if _is_blocked(change) else None,
     )
@@ -166,13 +210,14 @@ def _verification(proof: Proof) -> tuple[str, ...]:
 
 
 def _is_blocked(change: ChangeRecord) -> bool:
-    return change.state is ChangeState.WAITING and (change.cause or "").startswith(PUSH_REJECTED)
+    return change.state is ChangeState.WAITING and (change.cause or "").startswith(BLOCKED)
 
 
 def _held_by(case: Case) -> str | None:
     if case.task["paused"]:
         return f"repository {case.change.repo} is paused"
-    return None if case.slot is None else f"{change_ref(case.slot)} is being merged first"
+    # not which one: it stays in line, and is not written again, when the next one takes the slot
+    return None if case.slot is None else "another change of the repository is being merged first"
 
 
 def _broken(change: ChangeRecord, evidence: Evidence) -> tuple[str, ...]:

@@ -8,10 +8,9 @@ turn. A change is *parked* when nothing can be done about it, and looked at agai
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import replace
 
 import structlog
 
@@ -21,19 +20,21 @@ from hub.core.errors import HubError, IllegalTransition, Refused
 from hub.core.gate import Merge, Queue, RunChecks, SendBack, Wait, next_step
 from hub.core.review import APPROVED, REJECTED, Reviewer
 from hub.core.rows import EventRow
-from hub.forge.base import Forge, ForgeError, Remote, RemoteUnavailable
+from hub.forge.base import Forge, ForgeError, Remote, Unusable
 from hub.ids import ChangeState, LeaseEpoch, TaskId, TaskState, TaskType, change_ref
+from hub.services.agenda import Agenda, Key, Work
 from hub.services.case import Case, load_case, ripple
-from hub.services.evidence import Evidence, Judgement, gather, judge
+from hub.services.evidence import BaseUnreachable, Evidence, HeadUnreachable, Judgement, gather, judge
 from hub.services.merging import ACTOR, Merging
 from hub.services.ports import Conductor
-from hub.store.base import Reader, Record
+from hub.store.base import Reader
 from hub.store.changes import ChangeMoved, ChangeRecord, Opening, get_change, open_change, review_change, save_change
 
 DIFF_BYTES = 1024 * 1024
 """Most diff text shown to a reviewer."""
 RETRY_S = 1.0
-RETRY_MAX_S = 60.0
+PATIENCE = 5
+"""Failures in a row after which a change no longer holds the merge slot, and a branch counts as one that cannot be fetched."""
 
 log = structlog.get_logger("gatekeeper")
 
@@ -43,15 +44,6 @@ def concerns(event: EventRow) -> bool:
     if event.kind.startswith(("change.", "repository.")):
         return True
     return event.to_state in {TaskState.IN_REVIEW, TaskState.DONE, TaskState.DEAD, TaskState.CANCELLED}
-
-
-@dataclass(slots=True)
-class _Work:
-    """What is due in one repository: tasks to open a change for, outstanding commands, changes to step."""
-
-    unopened: list[Record] = field(default_factory=list)
-    undelivered: list[int] = field(default_factory=list)
-    due: dict[int, tuple[Any, ...]] = field(default_factory=dict)
 
 
 class Gatekeeper:
@@ -70,14 +62,10 @@ class Gatekeeper:
         self._reader = reader
         self._forges = forges
         self._merging = Merging(conductor, reader, now_s)
-        self._retry_s = retry_s
+        self._agenda = Agenda(reader, retry_s)
         self._poked = asyncio.Event()
         self._quiet = asyncio.Event()
         self._busy: set[str] = set()
-        self._parked: dict[int, tuple[Any, ...]] = {}
-        self._merges: dict[str, int] = {}
-        self._failures: dict[str, int] = {}
-        self._retry_at: dict[str, float] = {}
 
     # ── the loop ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -96,73 +84,57 @@ class Gatekeeper:
         async with asyncio.TaskGroup() as group:
             while True:
                 self._poked.clear()
-                for repo, work in (await self._outstanding()).items():
+                for repo, work in (await self._agenda.look()).items():
                     if repo not in self._busy:
                         self._busy.add(repo)
                         group.create_task(self._work(repo, work), name=f"gatekeeper-{repo}")
                 if not self._busy and not self._poked.is_set():
                     self._quiet.set()
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._poked.wait(), self._until_retry())
+                    await asyncio.wait_for(self._poked.wait(), self._agenda.retry_in_s())
 
-    def _until_retry(self) -> float | None:
-        now = asyncio.get_running_loop().time()
-        waits = [max(0.0, at - now) for repo, at in self._retry_at.items() if repo not in self._busy]
-        return min(waits, default=None)
-
-    async def _outstanding(self) -> dict[str, _Work]:
-        """Everything the rows say is to be done, by repository, without what is parked or waits for its retry."""
-        found: dict[str, _Work] = {}
-        for row in await self._reader.all("change_unopened"):
-            found.setdefault(row["repo"] or "", _Work()).unopened.append(row)
-        for row in await self._reader.all("change_undelivered"):
-            found.setdefault(row["repo"], _Work()).undelivered.append(row["id"])
-        live = await self._reader.all("change_live")
-        slots = {row["repo"]: row["id"] for row in live if row["state"] in {ChangeState.CHECKING, ChangeState.MERGING}}
-        self._parked = {row["id"]: self._parked[row["id"]] for row in live if row["id"] in self._parked}
-        for row in live:
-            signature = (*row.values(), slots.get(row["repo"]), self._merges.get(row["repo"], 0))
-            if self._parked.get(row["id"]) != signature:
-                found.setdefault(row["repo"], _Work()).due[row["id"]] = signature
-        now = asyncio.get_running_loop().time()
-        return {repo: work for repo, work in found.items() if self._retry_at.get(repo, 0.0) <= now}
-
-    async def _work(self, repo: str, work: _Work) -> None:
+    async def _work(self, repo: str, work: Work) -> None:
         try:
-            await self._do(work)
-            self._failures.pop(repo, None)
-            self._retry_at.pop(repo, None)
-        except IllegalTransition:
-            raise
-        except HubError as fault:
-            failures = self._failures[repo] = self._failures.get(repo, 0) + 1
-            wait_s = min(RETRY_MAX_S, self._retry_s * 2 ** min(failures - 1, 16))
-            self._retry_at[repo] = asyncio.get_running_loop().time() + wait_s
-            log.warning("gatekeeper_retries", repo=repo, code=fault.code, said=str(fault)[:500], in_s=wait_s)
+            await self._do(repo, work)
         finally:
             self._busy.discard(repo)
             self.poke()
 
-    async def _do(self, work: _Work) -> None:
-        for row in work.unopened:
-            await self._open(row["n"], row["lease_epoch"])
+    async def _do(self, repo: str, work: Work) -> None:
+        """One pass. What fails is tried again later by itself; only a base that cannot be fetched keeps others waiting: its own."""
+        for n, lease_epoch in work.unopened:
+            await self._try((repo, "task", n), self._open(n, lease_epoch))
         for change_id in work.undelivered:
-            case = await load_case(self._reader, change_id)
-            if case is not None and case.in_review and case.change.state not in LIVE:
-                await self._merging.deliver(case)
-        failed: HubError | None = None
-        for change_id, signature in work.due.items():
+            await self._try((repo, "change", change_id), self._deliver(change_id))
+        for base, due in work.due.items():
+            # what failed before comes last: it may take its time to fail again
+            order = sorted(due, key=lambda change_id: self._agenda.failures((repo, "change", change_id)))
             try:
-                await self._step(change_id)
-                self._parked[change_id] = signature
-            except ChangeMoved:
-                log.debug("decided_in_between", change=change_id)  # not parked: it is looked at again at once
-            except (RemoteUnavailable, IllegalTransition):
-                raise
-            except HubError as fault:  # one change in trouble does not keep the others
-                failed = fault
-        if failed is not None:
-            raise failed
+                for change_id in order:
+                    if await self._try((repo, "change", change_id), self._step(change_id)):
+                        self._agenda.park(change_id, due[change_id])
+                self._agenda.succeeded((repo, "base", base))
+            except BaseUnreachable as fault:
+                self._failed((repo, "base", base), fault)
+
+    async def _try(self, key: Key, doing: Awaitable[None]) -> bool:
+        """Whether it was done. One change in trouble does not keep the others."""
+        try:
+            await doing
+        except (BaseUnreachable, IllegalTransition):
+            raise
+        except ChangeMoved:
+            log.debug("decided_in_between", what=key)  # not parked: it is looked at again at once
+            return False
+        except HubError as fault:
+            self._failed(key, fault)
+            return False
+        self._agenda.succeeded(key)
+        return True
+
+    def _failed(self, key: Key, fault: HubError) -> None:
+        wait_s = self._agenda.failed(key)
+        log.warning("gatekeeper_retries", what=key, code=fault.code, said=str(fault)[:500], in_s=wait_s)
 
     # ── one change ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -188,6 +160,11 @@ class Gatekeeper:
         )
         await self._conductor.record(open_change(opening))
 
+    async def _deliver(self, change_id: int) -> None:
+        case = await load_case(self._reader, change_id)
+        if case is not None and case.in_review and case.change.state not in LIVE:
+            await self._merging.deliver(case)
+
     async def _step(self, change_id: int) -> None:
         case = await load_case(self._reader, change_id)
         if case is None or case.change.state not in LIVE:  # what was due is decided anew: the scan may be a moment old
@@ -195,7 +172,7 @@ class Gatekeeper:
         forge = self._forges[case.task["forge"]]
         if case.change.state is ChangeState.MERGING:
             await self._merging.settle(forge, case)
-            self._merges[case.change.repo] = self._merges.get(case.change.repo, 0) + 1
+            self._agenda.merged(case.change.repo)
         elif not case.in_review:
             await self._merging.close(case)
         else:
@@ -204,15 +181,33 @@ class Gatekeeper:
     async def _advance(self, forge: Forge, case: Case) -> None:
         if case.task["merging"]:  # the hub stopped between the two halves of an intent
             await self._merging.release(case.change)
+        if case.slot is not None and self._agenda.in_line(case.change.id):
+            return  # judged once, it is not judged again before its turn
+        self._agenda.leave_line(case.change.id)
         try:
             evidence = await gather(forge, case)
-            ripples = await ripple(self._reader, case, evidence.measured)
-        except RemoteUnavailable:
+        except BaseUnreachable:
             raise
         except ForgeError as fault:
-            await self._wait(case, case.change, Wait(fault.code, fault.message))
+            await self._cannot_judge(case, fault)
             return
+        ripples = await ripple(self._reader, case, evidence.measured)
         await self._carry_out(forge, case, evidence, judge(case, evidence, ripples))
+
+    async def _cannot_judge(self, case: Case, fault: ForgeError) -> None:
+        """Wait for a person if trying again is no use, else raise ``fault``; whoever fails for long gives the merge slot back."""
+        change = case.change
+        patient = self._agenda.failures((change.repo, "change", change.id)) + 1 < PATIENCE
+        if isinstance(fault, Unusable):
+            await self._wait(case, change, Wait(fault.code, fault.message))
+            return
+        if isinstance(fault, HeadUnreachable) and not patient:
+            await self._wait(case, change, Wait("head_unfetchable", f"{change.branch} cannot be fetched: {fault.message}"))
+            return
+        if change.state is ChangeState.CHECKING and not patient:
+            trouble = f"in trouble, tried again: {fault.code}: {fault.message}"[:2000]
+            await self._conductor.record(save_change(change, replace(change, state=ChangeState.OPEN, cause=trouble)))
+        raise fault
 
     async def _carry_out(self, forge: Forge, case: Case, evidence: Evidence, judged: Judgement) -> None:
         change = judged.measured_change
@@ -222,13 +217,15 @@ class Gatekeeper:
             case Queue(why):
                 queued = replace(change, state=ChangeState.OPEN, cause=f"queued: {why}")
                 await self._conductor.record(save_change(case.change, queued))
+                if case.slot is not None:
+                    self._agenda.queue(change.id)
             case SendBack(feedback):
                 await self._merging.send_back(case, change, feedback, keep_head=not evidence.head_lost)
             case RunChecks():
                 await self._merging.run_checks(forge, case, change, evidence)
             case Merge():
                 await self._merging.merge(forge, case, change, evidence)
-                self._merges[change.repo] = self._merges.get(change.repo, 0) + 1
+                self._agenda.merged(change.repo)
 
     async def _wait(self, case: Case, change: ChangeRecord, wait: Wait) -> None:
         if wait.cause == "blocked":

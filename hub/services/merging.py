@@ -18,10 +18,11 @@ from hub.core.change import Candidate, Return, decode_intent, encode_intent
 from hub.core.commands import AbandonMerge, Bury, Cancel, IntendMerge, Merged, NewTask, Rework, Submit
 from hub.core.decision import Submitted
 from hub.core.errors import Refused
-from hub.forge.base import BaseMoved, Forge, PushRejected, RemoteUnavailable
+from hub.core.gate import CHECK_RUNS, Check
+from hub.forge.base import BaseMoved, Forge, PushRejected, RemoteUnavailable, Unusable
 from hub.ids import CHECKS, Access, ChangeState, Lane, TaskId, TaskType, change_ref
-from hub.services.case import Case
-from hub.services.evidence import PUSH_REJECTED, Evidence
+from hub.services.case import Case, candidate_of
+from hub.services.evidence import PUSH_REJECTED, Evidence, HeadUnreachable, fetch_base, fetch_head
 from hub.services.ports import Conductor
 from hub.store.base import Reader
 from hub.store.changes import ChangeRecord, get_change, save_change
@@ -68,7 +69,7 @@ class Merging:
         candidate, change = case.candidate, case.change
         assert candidate is not None, "a merging change has its candidate"
         for _ in range(LOOKS):
-            base_now = await forge.fetch(case.remote, change.base)
+            base_now = await fetch_base(forge, case)
             if base_now is not None and await forge.contains(case.remote, base_now, candidate.sha):
                 return await self._finish(forge, case, candidate)
             if not case.in_review:
@@ -83,6 +84,8 @@ class Merging:
                 log.info("push_lost_the_race", change=change.id, said=moved.message)
             except PushRejected as rejected:
                 return await self._abandon(change, ChangeState.WAITING, f"{PUSH_REJECTED}: {rejected.message}")
+            except Unusable as unusable:  # nothing was sent, and nothing ever will be
+                return await self._abandon(change, ChangeState.WAITING, f"{unusable.code}: {unusable.message}")
         raise RemoteUnavailable(f"the push of {candidate.sha[:12]} does not show on {change.base}")
 
     async def _rebuild(self, forge: Forge, case: Case, candidate: Candidate) -> bool:
@@ -90,9 +93,10 @@ class Merging:
         if await forge.has(case.remote, candidate.sha):
             return True
         change = case.change
-        if not await forge.has(case.remote, change.head_sha) and await forge.fetch(case.remote, change.branch) is None:
-            return False
-        if not await forge.has(case.remote, change.head_sha):
+        try:
+            if not await forge.has(case.remote, change.head_sha) and not await fetch_head(forge, case):
+                return False
+        except (HeadUnreachable, Unusable):  # the base is without it, so its branch's trouble must not hold the slot
             return False
         merged = await forge.merge(case.remote, candidate.expected_base, change.head_sha)
         return merged.tree == candidate.tree and await forge.commit(case.remote, candidate) == candidate.sha
@@ -122,9 +126,12 @@ class Merging:
 
     async def _candidate(self, forge: Forge, case: Case, change: ChangeRecord, evidence: Evidence) -> Candidate:
         """The recorded candidate if it is of this base and tree (its check speaks of that very commit), else a new one."""
-        known = case.candidate
+        known, checks = candidate_of(change), case.checks_digest
         if known is not None and known.expected_base == evidence.base_now and known.tree == evidence.tree:
-            return known
+            if known.checks == checks:
+                return known
+            # never a number used before: checks that are edited and edited back must not find their cancelled task again
+            return replace(known, checks=checks, check_run=(known.check_run // CHECK_RUNS + 1) * CHECK_RUNS)
         assert evidence.tree is not None, "only what merges cleanly becomes a candidate"
         squash = case.policy.merge == "squash"
         plan = Candidate(
@@ -134,6 +141,7 @@ class Merging:
             parents=(evidence.base_now,) if squash else (evidence.base_now, change.head_sha),
             date_s=self._now_s(),
             message=f"{change.title}\n\n{change.body}\n",
+            checks=checks,
         )
         if evidence.merged_already:
             return replace(plan, sha=change.head_sha, parents=())
@@ -144,10 +152,10 @@ class Merging:
     async def run_checks(self, forge: Forge, case: Case, change: ChangeRecord, evidence: Evidence) -> None:
         """Record the candidate, publish it, submit its check: each step finds what the one before left behind."""
         candidate = await self._candidate(forge, case, change, evidence)
-        same = case.change.candidate_sha == candidate.sha
-        if same and case.change.check_task is not None:
+        running = change.check_task is not None and candidate_of(change) == candidate
+        if running and case.change.state is ChangeState.CHECKING:
             return
-        if not same:
+        if not running and case.check is Check.RUNNING:
             await self.drop_check(case.change)
         checking = replace(
             change,
@@ -155,9 +163,11 @@ class Merging:
             cause=f"checking the merge with {change.base} at {evidence.base_now[:12]}",
             intent=encode_intent(candidate),
             candidate_sha=candidate.sha,
-            check_task=None,
+            check_task=change.check_task if running else None,
         )
         await self._save(case.change, checking)
+        if running:
+            return
         try:
             await forge.publish(case.remote, candidate_branch(change.id), candidate.sha)
         except PushRejected as rejected:
@@ -241,10 +251,11 @@ def _check_task(case: Case, candidate: Candidate) -> NewTask:
             "check": {"sha": candidate.sha, "ref": ref, "checks": case.checks},
         }
     ).decode()
+    digest = hashlib.sha256(spec.encode()).hexdigest()
     return NewTask(
         title=f"check {change_ref(change.id)}: {change.title}"[:200],
         spec=spec,
-        body_hash=hashlib.sha256(spec.encode()).hexdigest(),
+        body_hash=digest,
         type=TaskType.CHECK,
         lane=Lane(task["lane"]),
         project=task["project"],
@@ -253,6 +264,6 @@ def _check_task(case: Case, candidate: Candidate) -> NewTask:
         access=Access.READ_ONLY,
         needs_change=False,
         capabilities=(CHECKS,),
-        max_tries=1,  # a failed check is an answer; only an agent that was lost runs it again
-        idempotency_key=f"check-{change.id}-{candidate.sha}",
+        max_tries=1,  # a failed check is an answer; only one that gave none is run again
+        idempotency_key=f"check-{change.id}-{candidate.check_run}-{digest}",
     )

@@ -24,6 +24,7 @@ from hub.store.decode import decoder
 FIRST_PAGE = 2**62
 SCAN_ROWS = 2_000
 """Rows one page may look at; a sparse filter gives a short page."""
+CHUNK_ROWS = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,23 +87,25 @@ async def get_change(reader: Reader, change: int) -> ChangeRecord | None:
 
 
 async def list_changes(
-    reader: Reader, *, state: ChangeState | None = None, repo: str | None = None, after: int | None = None, limit: int = 50
-) -> list[ChangeRecord]:
-    """Newest first, below the cursor ``after`` (the last id of the page before). Looks at most at 2 000 rows."""
-    before = FIRST_PAGE if after is None else after
+    reader: Reader, *, state: ChangeState | None = None, repo: str | None = None, before: int = FIRST_PAGE, limit: int = 50
+) -> tuple[list[ChangeRecord], int | None]:
+    """Newest first below the cursor, and the cursor of the next page (None at the end).
+
+    Looks at no more than :data:`SCAN_ROWS` rows.
+    """
+    query, params = ("change_page", {}) if state is None else ("change_page_by_state", {"state": state})
     found: list[ChangeRecord] = []
-    for _ in range(max(1, SCAN_ROWS // 200)):
-        query, params = ("change_page", {}) if state is None else ("change_page_by_state", {"state": state})
-        rows = await reader.all(query, before=before, limit=200, **params)
+    for _ in range(SCAN_ROWS // CHUNK_ROWS):
+        rows = await reader.all(query, before=before, limit=CHUNK_ROWS, **params)
         for row in rows:
+            before = row["id"]
             if repo is None or row["repo"] == repo:
                 found.append(read_change(row))
                 if len(found) == limit:
-                    return found
-        if len(rows) < 200:
-            break
-        before = rows[-1]["id"]
-    return found
+                    return found, before
+        if len(rows) < CHUNK_ROWS:
+            return found, None
+    return found, before
 
 
 # ── operations ───────────────────────────────────────────────────────────────────────────────────────────────────────────

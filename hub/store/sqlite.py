@@ -123,7 +123,7 @@ class SqliteStore:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         _refuse_network_fs(path)
         if sqlite3.sqlite_version_info < FIXED_IN:
-            log.info("sqlite_version", version=sqlite3.sqlite_version, note="safe here: one connection writes and checkpoints")
+            log.debug("sqlite_version", version=sqlite3.sqlite_version, note="safe here: one connection writes and checkpoints")
         lock = _take_lock(path)
         opened: list[_Connection] = []
         try:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
 from pydantic import Json
 
 from hub.core.rows import EventRow
@@ -16,6 +18,7 @@ from hub.store.tasks import TaskRecord, read_task
 
 FEEDBACK_ROWS = 16
 HISTORY_ROWS = 200
+ENDING_ROWS = 2000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +116,7 @@ class ChangeOfTask:
     lease_epoch: LeaseEpoch
     state: ChangeState
     tier: Tier | None
+    cause: str | None
     head_sha: str
     merged_sha: str | None
 
@@ -165,3 +169,12 @@ async def account(reader: Reader, n: TaskId) -> Account | None:
         changes=tuple(map(_change, await reader.all("task_changes", n=n))),
         history=tuple(await events.of_task(reader, n, limit=HISTORY_ROWS)),
     )
+
+
+async def endings(reader: Reader, tasks: Collection[TaskId]) -> dict[TaskId, list[tuple[str, str | None]]]:
+    """Kind and data of the events that end tasks or start them again, newest first, for each of a page of tasks."""
+    found: dict[TaskId, list[tuple[str, str | None]]] = {}
+    if tasks:
+        for row in await reader.all("task_endings", tasks=orjson.dumps([*tasks]).decode(), limit=ENDING_ROWS):
+            found.setdefault(TaskId(row["task"]), []).append((row["kind"], row["data"]))
+    return found

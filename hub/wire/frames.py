@@ -41,6 +41,7 @@ from hub.wire.spec import (
 )
 
 Epoch = Annotated[LeaseEpoch, Field(ge=0, le=2**53)]
+Session = Annotated[SessionEpoch, Field(ge=0, le=2**53)]
 Task = Annotated[TaskId, Field(ge=1, le=2**53)]
 AgentName = Annotated[str, Field(pattern=r"^[a-z0-9._-]{1,64}$")]
 
@@ -51,7 +52,7 @@ class Envelope:
 
     id: Count | None = None
     re: Count | None = None
-    e: SessionEpoch | None = None
+    e: Session | None = None
     tp: Annotated[str, Field(max_length=64)] | None = None
 
 
@@ -141,7 +142,7 @@ class Welcome(Envelope):
     """H→S, answers ``hello``. From now on the sidecar's frames carry ``e = session_epoch``."""
 
     t: Literal["welcome"] = "welcome"
-    session_epoch: SessionEpoch
+    session_epoch: Session
     hub_id: Name
     hub_epoch: Count
     build: Line = ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 from pathlib import Path
 
@@ -274,3 +275,22 @@ async def test_a_remote_that_hangs_ends_in_a_timeout_and_leaves_no_process(tmp_p
             return
         await asyncio.sleep(0.02)
     raise AssertionError("the transport helper lives on")
+
+
+async def test_git_that_cannot_be_started_is_told_apart_and_retryable(
+    forge: Forge, remote: Remote, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def full(*_args: object, **_kwargs: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", full)
+    with pytest.raises(ForgeError) as trouble:
+        await forge.fetch(remote, "main")
+    assert (trouble.value.code, trouble.value.retryable) == ("git_not_started", True)
+
+
+async def test_a_clone_that_cannot_be_made_is_a_failure_of_the_forge(remote: Remote, tmp_path: Path) -> None:
+    (tmp_path / "full").write_text("")
+    with pytest.raises(ForgeError) as trouble:
+        await local_forge(tmp_path / "full").fetch(remote, "main")
+    assert trouble.value.code == "clone_failed"

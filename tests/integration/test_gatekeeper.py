@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +13,38 @@ import pytest
 
 from hub.core import commands as c
 from hub.core.errors import Refused
-from hub.forge.base import Remote, RemoteUnavailable
+from hub.forge.base import ForgeError, Remote, RemoteUnavailable
 from hub.ids import ChangeState, TaskState, Tier
-from hub.services.gatekeeper import _Work
-from hub.store.changes import list_changes
+from hub.services.agenda import Work
+from hub.store.changes import get_change, list_changes
 from hub.store.repositories import RepositoryEdit, pause, update
 from tests.support import repos
-from tests.support.changes import PASSED_REGISTERED, Crash, Gate, local_forge, open_gate, passed
+from tests.support.changes import PASSED_REGISTERED, REPO, Crash, Gate, local_forge, open_gate, passed
 
 AUTO = {"auto_merge_tier1": True}
 SMALL: dict[str, str | None] = {"a.txt": "one\n2\n3\n"}
 MERGED = (ChangeState.MERGED, TaskState.DONE)
+
+
+class Ailing:
+    """A forge that fails for one branch or at one method for as long as it is ill."""
+
+    def __init__(self, forge: Any, error: ForgeError, *, branch: str | None = None, method: str = "fetch") -> None:
+        self._forge = forge
+        self.error, self.branch, self.method = error, branch, method
+        self.ill = True
+        self.failed = 0
+
+    def __getattr__(self, name: str) -> Any:
+        inner = getattr(self._forge, name)
+
+        async def method(remote: Remote, *args: Any, **kwargs: Any) -> Any:
+            if self.ill and name == self.method and self.branch in (None, *args[:1]):
+                self.failed += 1
+                raise self.error
+            return await inner(remote, *args, **kwargs)
+
+        return method
 
 
 class Tripwire:
@@ -138,7 +159,7 @@ async def test_a_moved_base_has_the_registered_checks_run_on_exactly_the_candida
     (submit,) = did(gate, c.Submit)
     (new,) = submit.tasks
     assert (new.type, new.capabilities, new.needs_change, new.max_tries) == ("check", ("checks",), False, 1)
-    assert new.idempotency_key == f"check-1-{change.candidate_sha}"
+    assert new.idempotency_key == f"check-1-0-{new.body_hash}"
     await gate.conductor.move(check["n"], TaskState.DONE)
     await gate.settle()
     assert await gate.states() == MERGED
@@ -179,6 +200,65 @@ async def test_failed_checks_go_back_with_their_logs(gate: Gate) -> None:
     (rework,) = did(gate, c.Rework)
     assert "assert 1 == 2" in rework.feedback
     assert (rework.branch, rework.head_sha) == ("agentcom/t-1/1", head)
+
+
+async def test_a_check_that_gave_no_answer_is_run_again_and_then_left_to_a_person(gate: Gate) -> None:
+    await gate.review(1, SMALL, verification=PASSED_REGISTERED)
+    gate.remote.commit({"b.txt": "moved\n"})
+    for cause in ("lease_expired", "no_workspace", "queue_ttl"):
+        await gate.settle()
+        assert (await gate.change()).state is ChangeState.CHECKING
+        await gate.conductor.move((await gate.checks())[-1]["n"], TaskState.DEAD, cause=cause)
+    await gate.settle()
+    assert await gate.states() == (ChangeState.WAITING, TaskState.IN_REVIEW), "no fault of the author"
+    assert ((await gate.change()).cause or "").startswith("check_lost: ")
+    gate.restart()
+    await gate.settle()
+    assert len(await gate.checks()) == 3
+    await gate.approve()
+    await gate.settle()
+    again = (await gate.checks())[3:]
+    assert [check["state"] for check in again] == ["queued"]
+    await gate.conductor.move(again[0]["n"], TaskState.DONE)
+    await gate.settle()
+    assert await gate.states() == MERGED
+
+
+async def test_checks_edited_while_a_check_runs_have_to_pass_themselves(gate: Gate) -> None:
+    await gate.review(1, SMALL, verification=PASSED_REGISTERED)
+    gate.remote.commit({"b.txt": "moved\n"})
+    await gate.settle()
+    (first,) = await gate.checks()
+    await gate.conductor.move(first["n"], TaskState.DONE)
+    await edit_checks(gate)
+    await gate.settle()
+    assert (await gate.change()).state is ChangeState.CHECKING, "the pass of the checks before says nothing"
+    second = (await gate.checks())[-1]
+    assert orjson.loads(second["spec"])["check"]["checks"][0]["argv"] == ["make", "all"]
+    await gate.conductor.move(second["n"], TaskState.DONE)
+    await gate.settle()
+    assert await gate.states() == MERGED
+
+
+async def test_checks_edited_after_a_crash_between_submit_and_save_are_submitted_anew(gate: Gate) -> None:
+    await gate.review(1, SMALL, verification=PASSED_REGISTERED)
+    gate.remote.commit({"b.txt": "moved\n"})
+    await gate.crash("after:Submit")
+    await edit_checks(gate)
+    await gate.settle()
+    first, second = [task for command in did(gate, c.Submit) for task in command.tasks]
+    assert first.idempotency_key != second.idempotency_key
+    await edit_checks(gate, "test", version=2)
+    await gate.settle()
+    checks = await gate.checks()
+    assert [check["state"] for check in checks[1:]] == ["cancelled", "queued"], "edited back, they run once more"
+    assert (await gate.change()).check_task == (await gate.checks())[-1]["n"]
+
+
+async def edit_checks(gate: Gate, target: str = "all", *, version: int = 1) -> None:
+    checks = [{"kind": "command_succeeds", "argv": ["make", target]}]
+    edit = RepositoryEdit(url=gate.remote.url, base="main", policy=AUTO, checks=checks)
+    await gate.conductor.record(update("admin", REPO, edit, version=version))
 
 
 async def test_a_cancelled_check_leaves_the_decision_to_a_person(gate: Gate) -> None:
@@ -614,7 +694,7 @@ async def test_an_unreachable_remote_is_waited_for_while_merging(gate: Gate) -> 
     hidden = gate.remote.path.with_suffix(".hidden")
     gate.remote.path.rename(hidden)
     async with gate.running():
-        while not gate.keeper._failures:
+        while not gate.keeper._agenda._failures:
             await asyncio.sleep(0.01)
         assert (await gate.change()).state is ChangeState.MERGING
         hidden.rename(gate.remote.path)
@@ -655,6 +735,138 @@ async def test_a_push_the_remote_rejects_waits_for_a_person_and_is_not_repeated(
     assert await gate.states() == MERGED
 
 
+# ── trouble stays with whom it belongs to ────────────────────────────────────────────────────────────────────────────────
+
+SLOW = RemoteUnavailable("no answer to git fetch within 120 s")
+TIMEOUT = ForgeError("git diff took longer than 60 s", code="git_timeout")
+
+
+async def until(condition: Callable[[], Awaitable[bool]]) -> None:
+    async with asyncio.timeout(20):
+        while not await condition():
+            await asyncio.sleep(0.01)
+
+
+async def state_of(gate: Gate, change: int) -> ChangeState | None:
+    found = await get_change(gate.store.reader, change)
+    return None if found is None else found.state
+
+
+async def test_a_branch_that_cannot_be_fetched_stops_nobody_else_and_ends_with_a_person(tmp_path: Path) -> None:
+    forge = Ailing(local_forge(tmp_path / "clones"), SLOW, branch="agentcom/t-1/1")
+    async with open_gate(tmp_path, policy=AUTO, forge=forge) as gate:
+        await gate.review(1, SMALL, verification=PASSED_REGISTERED)
+        await gate.review(2, {"b.txt": "c\n"}, verification=PASSED_REGISTERED)
+        async with gate.running():
+
+            async def over() -> bool:
+                return [await state_of(gate, n) for n in (1, 2)] == [ChangeState.WAITING, ChangeState.MERGED]
+
+            await until(over)
+        assert ((await gate.change(1)).cause or "").startswith("head_unfetchable: ")
+        forge.ill = False
+        await gate.approve(1)
+        await gate.settle()
+        assert (await gate.change(1)).state is ChangeState.CHECKING, "an approval tries again"
+
+
+async def test_a_base_that_cannot_be_fetched_is_asked_for_once_a_pass(tmp_path: Path) -> None:
+    forge = Ailing(local_forge(tmp_path / "clones"), SLOW, branch="main")
+    async with open_gate(tmp_path, policy=AUTO, forge=forge) as gate:
+        gate.keeper._agenda._retry_s = 60.0
+        for n in (1, 2, 3):
+            await gate.review(n, SMALL, verification=PASSED_REGISTERED)
+        await gate.settle()
+        assert forge.failed == 1
+        assert await state_of(gate, 1) is ChangeState.OPEN
+
+
+async def test_a_moment_of_trouble_on_this_machine_parks_nothing(tmp_path: Path) -> None:
+    forge = Ailing(local_forge(tmp_path / "clones"), TIMEOUT, method="measure")
+    async with open_gate(tmp_path, policy=AUTO, forge=forge) as gate:
+        await gate.review(1, SMALL, verification=PASSED_REGISTERED)
+        async with gate.running():
+
+            async def failed() -> bool:
+                return forge.failed >= 2
+
+            await until(failed)
+            assert await state_of(gate, 1) is ChangeState.OPEN
+            forge.ill = False
+
+            async def merged() -> bool:
+                return await state_of(gate, 1) is ChangeState.MERGED
+
+            await until(merged)
+
+
+async def test_lasting_trouble_with_one_change_gives_the_merge_slot_back(tmp_path: Path) -> None:
+    forge = Ailing(local_forge(tmp_path / "clones"), TIMEOUT, method="measure")
+    forge.ill = False
+    async with open_gate(tmp_path, policy=AUTO, forge=forge) as gate:
+        await gate.review(1, SMALL, verification=PASSED_REGISTERED)
+        gate.remote.commit({"b.txt": "moved\n"})
+        await gate.settle()
+        forge.ill = True
+        async with gate.running():
+            await gate.conductor.move((await gate.checks())[0]["n"], TaskState.DONE)
+
+            async def open_again() -> bool:
+                return await state_of(gate, 1) is ChangeState.OPEN
+
+            await until(open_again)
+            assert "git_timeout" in ((await gate.change(1)).cause or "")
+            forge.ill = False
+
+            async def merged() -> bool:
+                return await state_of(gate, 1) is ChangeState.MERGED
+
+            await until(merged)
+        assert len(await gate.checks()) == 1, "the check that passed still counts"
+
+
+async def test_a_queued_change_costs_no_git_until_the_slot_is_free(gate: Gate) -> None:
+    await gate.review(1, SMALL, verification=PASSED_REGISTERED)
+    gate.remote.commit({"b.txt": "moved\n"})
+    await gate.settle()
+    for n in (12, 13, 14):  # c-2 to c-4; the check is a task too
+        await gate.review(n, {f"{n}.txt": "x\n"}, verification=PASSED_REGISTERED)
+    await gate.settle()
+    assert [await state_of(gate, n) for n in (1, 2, 3, 4)] == [ChangeState.CHECKING, *[ChangeState.OPEN] * 3]
+    looked = gate.forge.calls.count("log")
+    await gate.conductor.move((await gate.checks())[0]["n"], TaskState.DONE)
+    await gate.settle()
+    now = [await state_of(gate, n) for n in (1, 2, 3, 4)]
+    assert now == [ChangeState.MERGED, ChangeState.CHECKING, ChangeState.OPEN, ChangeState.OPEN]
+    assert gate.forge.calls.count("log") - looked == 3, (
+        "c-1 is merged, c-2 looked at when its check begins and again, those behind it not at all"
+    )
+
+
+async def test_changes_beyond_a_page_are_found(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hub.services.agenda.PAGE_ROWS", 2)
+    for n in range(1, 5):
+        await gate.review(n, {f"{n}.lock": "x\n"}, verification=PASSED_REGISTERED)
+    await gate.review(5, SMALL, verification=PASSED_REGISTERED)
+    await gate.settle()
+    assert [await state_of(gate, n) for n in range(1, 6)] == [ChangeState.WAITING] * 4 + [ChangeState.MERGED]
+
+
+async def test_a_change_of_a_task_that_may_only_read_is_never_merged(gate: Gate) -> None:
+    await gate.review(1, SMALL, verification=PASSED_REGISTERED, access="read_only")
+    await gate.settle()
+    for _ in range(2):
+        change = await gate.change()
+        assert change.state is ChangeState.WAITING
+        assert (change.cause or "").startswith("read_only: ")
+        await gate.approve()
+        await gate.settle()
+    assert gate.merges() == ["first"]
+    await gate.keeper.reject(1, by="mia", person=True, reason="no", final=True)
+    await gate.settle()
+    assert await gate.states() == (ChangeState.CLOSED, TaskState.DEAD)
+
+
 # ── what the doors show ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -681,10 +893,15 @@ async def test_changes_are_listed_newest_first_with_filters_and_a_cursor(gate: G
         await gate.review(n, {f"{n}.lock": "x\n"}, verification=PASSED_REGISTERED)
     await gate.settle()
     reader = gate.store.reader
-    assert [change.id for change in await list_changes(reader, limit=10)] == [3, 2, 1]
-    assert [change.id for change in await list_changes(reader, state=ChangeState.WAITING, limit=1)] == [3]
-    assert [change.id for change in await list_changes(reader, after=3, limit=1)] == [2]
-    assert await list_changes(reader, repo="other", limit=10) == []
+
+    async def ids(**wanted: Any) -> tuple[list[int], int | None]:
+        found, following = await list_changes(reader, **wanted)
+        return [change.id for change in found], following
+
+    assert await ids(limit=10) == ([3, 2, 1], None)
+    assert await ids(state=ChangeState.WAITING, limit=1) == ([3], 3)
+    assert await ids(before=3, limit=1) == ([2], 2)
+    assert await ids(repo="other", limit=10) == ([], None)
 
 
 async def test_the_gate_is_quiet_when_there_is_nothing_to_do(gate: Gate) -> None:
@@ -707,6 +924,7 @@ async def test_a_look_at_rows_that_is_a_moment_old_changes_nothing(gate: Gate) -
     await gate.review(2, {"a.txt": "clash\n"}, verification=PASSED_REGISTERED)
     gate.remote.commit({"a.txt": "x\n"})
     await gate.settle()
-    stale = _Work(undelivered=[1, 2], due={1: (), 2: ()})
-    await gate.keeper._do(stale)
+    stale = Work(undelivered=[1, 2])
+    stale.due["main"] = {1: (), 2: ()}
+    await gate.keeper._do(REPO, stale)
     assert len(did(gate, c.Rework)) == 1

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 
 from hub.ids import LeaseEpoch, TaskId
 from hub.wire.spec import RepoRef, Spec
+from sidecar.git import Git, _memory_limit
 from sidecar.workspace import GitIdentity, Workspace, WorkspaceError, Workspaces, WorkState
 from tests.support.repos import Remote, commit, git, make_remote, write
 
@@ -386,3 +389,58 @@ async def test_replaced_objects_and_a_lying_index_are_ignored(remote: Remote, sp
     state = await go_through(spaces, workspace)
     assert (state.head_sha, state.dirty) == (honest, ("a.txt", "src/b.txt"))
     assert remote.show("agentcom/t-1/1:c.txt") == "honest"
+
+
+def plant_bomb(workspace: Workspace) -> str:
+    """A commit of a few kilobytes that names a hundred million paths: trees that contain each other."""
+    sha, kind = git("hash-object", "-w", "--stdin", cwd=workspace.path, stdin=b"x"), "100644 blob"
+    for _ in range(8):
+        entries = "".join(f"{kind} {sha}\tf{n}\n" for n in range(10))
+        sha, kind = git("mktree", cwd=workspace.path, stdin=entries.encode()), "040000 tree"
+    head = git("commit-tree", sha, "-p", "HEAD", "-m", "bomb", cwd=workspace.path)
+    git("update-ref", "HEAD", head, cwd=workspace.path)
+    return head
+
+
+async def test_a_commit_of_endless_paths_is_refused_at_once_and_the_files_are_saved(
+    remote: Remote, spaces: Workspaces, workspace: Workspace
+) -> None:
+    write(workspace.path, {"left.txt": "left\n"})
+    plant_bomb(workspace)
+    began = time.monotonic()
+    for _ in range(2):
+        assert await refusal(spaces, workspace) == "bad_objects"
+    assert time.monotonic() - began < 15, "well before git's time is over"
+    ref = await spaces.salvage(workspace)
+    assert ref is not None
+    await spaces.push_salvage(workspace, ref)
+    assert remote.show("agentcom/salvage/t-1/1:left.txt") == "left"
+    await spaces.release(workspace)
+    assert not workspace.home.exists()
+
+
+async def test_endless_paths_that_a_later_commit_removes_cannot_fill_the_memory(
+    spaces: Workspaces, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sidecar.git.MEMORY_LIMIT_BYTES", 200 * 1024 * 1024)
+    _memory_limit.cache_clear()
+    base = git("rev-parse", "HEAD^{tree}", cwd=workspace.path)
+    bomb = plant_bomb(workspace)
+    head = git("commit-tree", base, "-p", bomb, "-m", "innocent", cwd=workspace.path)
+    git("update-ref", "HEAD", head, cwd=workspace.path)
+    try:
+        assert await refusal(spaces, workspace) == "git_failed"
+    finally:
+        _memory_limit.cache_clear()
+
+
+async def test_git_ends_with_the_first_byte_too_many(spaces: Workspaces, workspace: Workspace) -> None:
+    head = plant_bomb(workspace)
+    runner = Git(environ=os.environ, timeout_s=600)
+    with pytest.raises(WorkspaceError) as fault:
+        await asyncio.wait_for(
+            runner.run(workspace.path / ".git", "ls-tree", "-r", "--name-only", head, limit_bytes=100_000), timeout=15
+        )
+    assert fault.value.code == "git_output_too_large"
+    done = await runner.run(workspace.path / ".git", "ls-tree", "-r", "--name-only", f"{head}^", limit_bytes=16)
+    assert done.output == b"a.txt\nsrc/b.txt\n"

@@ -4,25 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from http import HTTPStatus
 from pathlib import Path
 from random import Random
 
 import pytest
+from websockets.exceptions import ConnectionClosed
 
-from hub.ids import ControlKind, LeaseEpoch, TaskId
+from hub.ids import ControlKind, Lane, LeaseEpoch, Outcome, TaskId
 from hub.wire import frames
 from hub.wire.codes import Close
-from hub.wire.spec import Spec
+from hub.wire.spec import Spec, Usage
 from sidecar.agent import Agent
 from sidecar.backoff import Reconnect, Refused
 from sidecar.holder import Holder
 from sidecar.journal import Journal, RealDisk
 from sidecar.link import OUTBOX_BYTES, Link
+from sidecar.results import compose
 from sidecar.runner import Runner
+from sidecar.runtimes.base import RunEnd
+from sidecar.runtimes.command import CommandReader, SuccessRule
 from sidecar.runtimes.mock import MockRuntime
+from sidecar.settings import SettingsError
 from sidecar.work import Tools
 from sidecar.workspace import GitIdentity, Workspaces
 from tests.support.fake_hub import FakeHub, running
@@ -52,15 +59,15 @@ class Ears:
         self.closes += 1
 
 
-def make_link(hub: FakeHub, ears: Ears, token: str = "secret") -> Link:
+def make_link(hub: FakeHub, ears: Ears, token: Callable[[], str] = lambda: "secret") -> Link:
     reconnect = Reconnect(Random(1), first_s=0.05)
-    ears.link = Link(hub.url, lambda: token, agent="a", reconnect=reconnect, listener=ears, clock_s=time.monotonic)
+    ears.link = Link(hub.url, token, agent="a", reconnect=reconnect, listener=ears, clock_s=time.monotonic)
     return ears.link
 
 
 @contextlib.asynccontextmanager
-async def linked(hub: FakeHub, ears: Ears) -> AsyncIterator[Link]:
-    link = make_link(hub, ears)
+async def linked(hub: FakeHub, ears: Ears, token: Callable[[], str] = lambda: "secret") -> AsyncIterator[Link]:
+    link = make_link(hub, ears, token)
     task = asyncio.create_task(link.run(), name="link")
     try:
         yield link
@@ -240,3 +247,117 @@ async def test_a_control_that_arrives_twice_is_obeyed_once_and_confirmed_twice(t
         await hub.expect(frames.Question, 2)
         await hub.send(frames.Control(cid=2, task=TaskId(1), lease_epoch=LeaseEpoch(1), kind=ControlKind.ANSWER, qid="q2"))
         assert (await hub.expect(frames.Result)).outcome == "succeeded"
+
+
+async def test_a_token_that_cannot_be_read_for_a_moment_is_waited_for() -> None:
+    ears, missing = Ears(), [True, True]
+
+    def token() -> str:
+        if missing:
+            missing.pop()
+            raise SettingsError(Path("token"), ["cannot read the token"])
+        return "secret"
+
+    async with running() as hub, linked(hub, ears, token):
+        await hub.expect(frames.Hello)
+        missing.append(True)
+        await hub.send(frames.Accepted(re=1, task=TaskId(1), lease_epoch=LeaseEpoch(1), lease_ms=1000, spec_ref="a" * 64))
+        await hub.send(frames.Ok(re=1))
+        async with asyncio.timeout(5):
+            while not any(isinstance(frame, frames.Ok) for frame in ears.heard):
+                await asyncio.sleep(0.01)
+        (accepted,) = [frame for frame in ears.heard if isinstance(frame, frames.Accepted)]
+        assert accepted.spec is None, "given back, like any spec that cannot be had"
+        assert (ears.opens, ears.closes) == (1, 0)
+
+
+class StuckDisk(RealDisk):
+    """Takes nothing until it is told to."""
+
+    def __init__(self) -> None:
+        self.free = threading.Event()
+
+    def sync(self, file) -> None:
+        self.free.wait()
+        super().sync(file)
+
+
+async def test_what_waits_for_a_stuck_disk_is_bounded_and_the_hub_is_greeted_when_it_works_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sidecar.agent.BACKLOG_EFFECTS", 50)
+    hub, disk = FakeHub(), StuckDisk()
+    steer = frames.Control(cid=1, task=TaskId(9), lease_epoch=LeaseEpoch(1), kind=ControlKind.STEER)
+    async with running(hub), agent_on(hub, tmp_path, disk) as agent:
+        try:
+            await hub.assign(spec(metadata={"mock": [{"do": "no_commit"}]}))
+            first = hub.socket
+            with contextlib.suppress(ConnectionClosed):
+                while hub.socket is first:  # each is answered, once the disk has taken the assignment
+                    await hub.send(steer)
+            before = hub.attempts
+            await hub.until(lambda: hub.attempts >= before + 2)
+            assert len(agent._queue) <= 5, "what was meant for the lost connection is gone, and nothing was added"
+            assert len(hub.of(frames.Hello)) == 1, "no new connection is greeted meanwhile"
+        finally:
+            disk.free.set()
+        await hub.expect(frames.Hello, 2)
+        await hub.assign(spec(metadata={"mock": [{"do": "no_commit"}]}))
+        assert (await hub.expect(frames.Result)).outcome == "succeeded"
+
+
+class Overspent(CommandReader):
+    """A reader whose sums nobody checked."""
+
+    def end(self, terminal, cwd: Path) -> RunEnd:
+        return replace(super().end(terminal, cwd), usage=Usage(cost=float("inf")))
+
+
+async def test_a_run_that_no_journal_could_give_back_fails_and_the_agent_lives_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running() as hub:
+        with monkeypatch.context() as patch:
+            patch.setattr(MockRuntime, "reader", lambda _: Overspent(SuccessRule(), jsonl=True))
+            async with agent_on(hub, tmp_path) as agent:
+                await hub.assign(spec(metadata={"mock": [{"do": "no_commit"}]}))
+                result = await hub.expect(frames.Result)
+                assert result.outcome == "failed"
+                assert "could not be read back" in result.error.message
+                await hub.until(lambda: not agent.holder.holds_anything)
+        async with agent_on(hub, tmp_path):
+            await hub.expect(frames.Hello, 2)
+            await hub.assign(spec(2, metadata={"mock": [{"do": "no_commit"}]}))
+            assert (await hub.expect(frames.Result, 2)).outcome == "succeeded"
+
+
+async def test_a_result_or_spec_that_no_journal_could_give_back_is_replaced_or_given_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def overspent(self, step, delivered):
+        return compose(self._held.key, Outcome.SUCCEEDED, None, delivered=delivered, usage=Usage(cost=float("inf")))
+
+    monkeypatch.setattr("sidecar.work.Work._result", overspent)
+    async with running() as hub, agent_on(hub, tmp_path) as agent:
+        await hub.assign(spec(metadata={"mock": [{"do": "no_commit"}]}))
+        result = await hub.expect(frames.Result)
+        assert (result.outcome, result.error.code) == ("failed", "unwritable_record")
+        await hub.until(lambda: not agent.holder.holds_anything)
+        await hub.send(frames.Assign(task=TaskId(2), lease_epoch=LeaseEpoch(1), lane=Lane.NORMAL))
+        accept = await hub.expect(frames.Accept, 2)
+        large = spec(2, metadata={"n": 2**70})
+        agent.received(frames.Accepted(re=accept.id, task=TaskId(2), lease_epoch=LeaseEpoch(1), lease_ms=9000, spec=large))
+        assert (await hub.expect(frames.GiveBack)).reason == "unstarted"
+
+
+async def test_a_workspace_that_cannot_be_removed_stays_and_the_agent_works_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def stuck(self, workspace) -> None:
+        raise PermissionError(1, "somebody else's files")
+
+    monkeypatch.setattr(Workspaces, "release", stuck)
+    async with running() as hub, agent_on(hub, tmp_path):
+        for task in (1, 2):
+            await hub.assign(spec(task, metadata={"mock": [{"do": "no_commit"}]}))
+            assert (await hub.expect(frames.Result, task)).outcome == "succeeded"

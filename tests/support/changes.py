@@ -282,7 +282,7 @@ class Gate:
         **task: Any,
     ) -> None:
         rows = [
-            _task_new(n, title, spec=orjson.dumps(spec or {}).decode(), repo=repo),
+            _task_new(n, title, spec=orjson.dumps(spec or {}).decode(), repo=repo, access=task.pop("access", "write")),
             _task_row(n, lease_epoch=epoch, **task),
             AttemptRow(n, epoch, agent, None, 1, 1, 1, 1, "succeeded", None, None, "applied", None, None),
             ResultRow(n, epoch, "", None, branch, base_sha, head, "[]", verification),
@@ -312,7 +312,7 @@ class Gate:
             ResultRow(n, 1, "", None, None, None, None, "[]", orjson.dumps(report).decode()),
         ]
         await self.conductor._commit(Group(rows=rows))
-        await self.conductor.move(n, TaskState.DEAD)
+        await self.conductor.move(n, TaskState.DEAD, cause="checks_failed")
 
     def merges(self) -> list[str]:
         """Subjects of the base's first-parent line, newest first."""

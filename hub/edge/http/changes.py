@@ -70,7 +70,7 @@ class ChangeDetail(ChangeOut):
 
 
 class ChangePage(Out):
-    """Newest first. ``next`` is the cursor of the following page."""
+    """Newest first. ``next`` is the cursor of the following page; a page can be short, the list ends when it is null."""
 
     changes: list[ChangeOut]
     next: str | None
@@ -100,9 +100,9 @@ async def listing(
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> ChangePage:
     """Changes, newest first."""
-    found = await list_changes(hub.reader, state=state, repo=repo, after=cursor, limit=limit)
-    following = str(found[-1].id) if len(found) == limit else None
-    return ChangePage(changes=[ChangeOut.of(change) for change in found], next=following)
+    found, following = await list_changes(hub.reader, state=state, repo=repo, before=cursor, limit=limit)
+    changes = [ChangeOut.of(change) for change in found]
+    return ChangePage(changes=changes, next=None if following is None else str(following))
 
 
 @router.get("/{change}", dependencies=[READS])

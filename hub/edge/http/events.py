@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import Annotated
 
 import orjson
@@ -31,7 +31,7 @@ router = APIRouter(tags=["events"])
 PAGE_ROWS = 500
 CROWDED_MS = 10_000
 BEAT_S = 15.0
-"""An idle stream says its position this often, so proxies keep it and a dead peer is noticed."""
+"""A stream with nothing to show says its position this often: proxies keep it, a dead peer is noticed, a resumption is cheap."""
 
 _POSITION = re.compile(r"([0-9A-Za-z_-]{1,64}):([0-9]{1,18})")
 
@@ -90,6 +90,10 @@ async def _frames(
     feed: Feed, reader: Reader, position: tuple[str, int] | None, task: int | None, agent: str | None
 ) -> AsyncGenerator[bytes, None]:
     """The stream's bytes. A position of another epoch, from the future or before what is kept starts over with a reset."""
+
+    def wanted(event: EventRow) -> bool:
+        return (task is None or event.task == task) and (agent is None or event.agent == agent)
+
     seq = feed.last_seq
     known = position is not None and position[0] == feed.epoch and position[1] <= seq
     if position is not None and known:
@@ -99,14 +103,12 @@ async def _frames(
         yield _frame("start" if position is None else "reset", feed, seq, {"recovered": position is None})
     while True:
         try:
-            async for entry in _with_beats(follow(feed, reader, seq)):
-                if entry is None:
+            async for at, event in _with_beats(follow(feed, reader, seq), seq, wanted):
+                seq = at
+                if event is None:
                     yield f": beat\nid: {feed.epoch}:{seq}\n\n".encode()
-                    continue
-                seq, event = entry
-                if (task is None or event.task == task) and (agent is None or event.agent == agent):
-                    document = EventOut.of(seq, event).model_dump(mode="json")
-                    yield _frame(None, feed, seq, document)
+                else:
+                    yield _frame(None, feed, seq, EventOut.of(seq, event).model_dump(mode="json"))
         except GapError:
             seq = feed.last_seq
             yield _frame("reset", feed, seq, {"recovered": False})
@@ -125,27 +127,36 @@ def _frame(kind: str | None, feed: Feed, seq: int, document: dict[str, object]) 
 
 
 async def _with_beats(
-    source: AsyncGenerator[tuple[int, EventRow], None], beat_s: float = BEAT_S
-) -> AsyncGenerator[tuple[int, EventRow] | None, None]:
-    """The source's items, and None whenever nothing came for ``beat_s``.
+    source: AsyncGenerator[tuple[int, EventRow], None],
+    seq: int,
+    wanted: Callable[[EventRow], bool],
+    beat_s: float = BEAT_S,
+) -> AsyncGenerator[tuple[int, EventRow | None], None]:
+    """The source's wanted events, and whenever none was given for ``beat_s`` the position it was read up to, with None.
 
     The pending read is one task that outlives the beats: cancelling it would end the source.
     """
+    loop = asyncio.get_running_loop()
     pending: asyncio.Future[tuple[int, EventRow]] | None = None
+    beat_at = loop.time() + beat_s
     try:
         while True:
-            if pending is None:
-                pending = asyncio.ensure_future(anext(source))
-            done, _ = await asyncio.wait({pending}, timeout=beat_s)
-            if not done:
-                yield None
+            pending = pending or asyncio.ensure_future(anext(source))
+            await asyncio.wait({pending}, timeout=max(0.0, beat_at - loop.time()))
+            event = None
+            if pending.done():
+                finished, pending = pending, None
+                try:
+                    seq, event = finished.result()
+                except StopAsyncIteration:
+                    return
+            if event is not None and wanted(event):
+                yield seq, event
+            elif loop.time() >= beat_at:
+                yield seq, None
+            else:
                 continue
-            finished, pending = pending, None
-            try:
-                entry = finished.result()
-            except StopAsyncIteration:
-                return
-            yield entry
+            beat_at = loop.time() + beat_s
     finally:
         if pending is not None:
             pending.cancel()

@@ -5,6 +5,7 @@ Everything is strict: a number in a string field is a fault, unknown words name 
 
 from __future__ import annotations
 
+import json
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping
@@ -199,6 +200,10 @@ def _metadata(value: dict[str, Any]) -> dict[str, Any]:
         raise ValueError(f"metadata must be plain JSON with numbers of at most 64 bits: {unfit}") from None
     if size > METADATA_BYTES:
         raise ValueError(f"metadata has {size} bytes; the limit is {METADATA_BYTES}")
+    try:
+        json.dumps(value, allow_nan=False)
+    except ValueError:
+        raise ValueError("metadata may hold finite numbers only: no NaN, no Infinity, nothing above 1.7e308") from None
     return value
 
 

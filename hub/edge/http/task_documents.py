@@ -9,13 +9,17 @@ from pydantic import BeforeValidator, Field
 from hub.core.rows import EventRow
 from hub.edge.http.event_documents import EventOut
 from hub.edge.http.fields import ChangeId_, Moment, Out, TaskId_
+from hub.edge.http.task_explanations import ending, explain
 from hub.ids import Access, ChangeState, Lane, LeaseEpoch, TaskState, TaskType, Verdict
 from hub.store.task_account import Account
 from hub.store.tasks import TaskRecord
 
 
 class TaskOut(Out):
-    """A task. ``agent`` holds it now; ``stopping`` is the state it takes when its agent has stopped."""
+    """A task. ``agent`` holds it now; ``stopping`` is the state it takes when its agent has stopped.
+
+    ``cause`` is the code of its last step; ``reason`` the words given when it was ended, by a person or for a dependency.
+    """
 
     id: TaskId_ = Field(validation_alias="n")
     title: str
@@ -40,6 +44,7 @@ class TaskOut(Out):
     stopping: TaskState | None
     merging: bool
     cause: str | None
+    reason: str | None = None
     parent: TaskId_ | None
     unique_key: str | None
     created_by: str
@@ -51,9 +56,11 @@ class TaskOut(Out):
     finished_at: Moment | None
 
     @classmethod
-    def of(cls, task: TaskRecord) -> TaskOut:
-        """From its row."""
-        return cls.model_validate(task)
+    def of(cls, task: TaskRecord, reason: str | None = None) -> TaskOut:
+        """From its row, and what was said when it ended."""
+        found = cls.model_validate(task)
+        found.reason = reason
+        return found
 
 
 class TaskPage(Out):
@@ -142,6 +149,7 @@ class ChangeOfTaskOut(Out):
     lease_epoch: LeaseEpoch
     state: ChangeState
     tier: int | None
+    cause: str | None
     head_sha: str
     merged_sha: str | None
 
@@ -160,7 +168,7 @@ def _event(entry: tuple[int, EventRow]) -> EventOut:
 class TaskDetail(TaskOut):
     """A task with everything that is known of it. Lists are newest first and bounded (history: 200)."""
 
-    explanation: str | None
+    explanation: str
     progress: ProgressOut | None
     capabilities: list[str]
     spec: dict[str, Any]
@@ -175,12 +183,12 @@ class TaskDetail(TaskOut):
     history: list[Annotated[EventOut, BeforeValidator(lambda value: _event(value) if isinstance(value, tuple) else value)]]
 
     @classmethod
-    def of_account(cls, account: Account, *, explanation: str | None, progress: tuple[int | None, str] | None) -> TaskDetail:
-        """From its account in the store and what only the scheduler knows."""
+    def of_account(cls, account: Account, *, live: str | None, progress: tuple[int | None, str] | None) -> TaskDetail:
+        """From its account in the store and what only the scheduler knows: ``live`` is its explanation."""
         return cls.model_validate(
             {
-                **TaskOut.of(account.task).model_dump(),
-                "explanation": explanation,
+                **TaskOut.of(account.task, ending(account)).model_dump(),
+                "explanation": explain(account, live),
                 "progress": None if progress is None else {"percent": progress[0], "note": progress[1]},
                 "capabilities": list(account.spec.capabilities),
                 "spec": account.spec.spec,

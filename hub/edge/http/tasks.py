@@ -16,9 +16,11 @@ from hub.edge.http.doors import Doors
 from hub.edge.http.fields import AgentName, Key, LaneWord, Line, Name, StateWord, TaskRef, TypeWord
 from hub.edge.http.task_bodies import BatchBody, NewTaskBody
 from hub.edge.http.task_documents import BatchOut, ExplanationOut, SubmittedOut, TaskDetail, TaskOut, TaskPage
-from hub.ids import TaskId, task_ref
+from hub.edge.http.task_explanations import explain as explain_task
+from hub.edge.http.task_explanations import said
+from hub.ids import TERMINAL, TaskId, task_ref
 from hub.store import projects, tasks
-from hub.store.task_account import account
+from hub.store.task_account import account, endings
 from hub.store.tasks import TaskFilter
 
 router = APIRouter(prefix="/tasks", tags=["tasks"])
@@ -85,7 +87,9 @@ async def listing(
         text=text,
     )
     found, following = await tasks.page(hub.reader, wanted, before=cursor, limit=limit)
-    return TaskPage(tasks=[TaskOut.of(task) for task in found], next=None if following is None else str(following))
+    ends = await endings(hub.reader, [task.n for task in found if task.state in TERMINAL])
+    shown = [TaskOut.of(task, said(ends.get(task.n, ()))) for task in found]
+    return TaskPage(tasks=shown, next=None if following is None else str(following))
 
 
 @router.get("/{task}", dependencies=[READS])
@@ -95,19 +99,16 @@ async def show(task: TaskRef, hub: Hub) -> TaskDetail:
     if found is None:
         raise _unknown(task)
     scheduler = hub.conductor.scheduler
-    return TaskDetail.of_account(found, explanation=scheduler.explain(task), progress=scheduler.progress(task))
+    return TaskDetail.of_account(found, live=scheduler.explain(task), progress=scheduler.progress(task))
 
 
 @router.get("/{task}/explain", dependencies=[READS])
 async def explain(task: TaskRef, hub: Hub) -> ExplanationOut:
-    """Why this task is not running now, in one line."""
-    line = hub.conductor.scheduler.explain(task)
-    if line is None:
-        row = await hub.reader.one("task_by_n", n=task)
-        if row is None:
-            raise _unknown(task)
-        line = f"{row['state']}" + (f": {row['cause']}" if row["cause"] else "")
-    return ExplanationOut(id=task_ref(task), explanation=line)
+    """Why this task is not running now, or how it ended, in one line."""
+    found = await account(hub.reader, task)
+    if found is None:
+        raise _unknown(task)
+    return ExplanationOut(id=task_ref(task), explanation=explain_task(found, hub.conductor.scheduler.explain(task)))
 
 
 async def _submit(hub: Doors, caller: Identity, bodies: list[NewTaskBody], keys: list[str | None]) -> Submitted:

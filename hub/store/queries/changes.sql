@@ -48,41 +48,41 @@ SET verdict = excluded.verdict, person = excluded.person, comment = excluded.com
 
 -- name: change_unopened
 -- Tasks in review whose result has no change yet.
-SELECT task.n, task.lease_epoch, task.repo
+SELECT task.n AS id, task.lease_epoch, COALESCE(task.repo, '') AS repo
 FROM task
-WHERE task.state = 'in_review'
+WHERE task.state = 'in_review' AND task.n > :after
   AND NOT EXISTS (SELECT 1 FROM change WHERE change.task = task.n AND change.lease_epoch = task.lease_epoch)
 ORDER BY task.n
-LIMIT 200;
+LIMIT :limit;
 
 -- name: change_undelivered
 -- Changes that ended while their task has not heard of it: the command is outstanding.
 SELECT change.id, change.repo
 FROM task
 JOIN change ON change.task = task.n AND change.lease_epoch = task.lease_epoch
-WHERE task.state = 'in_review' AND change.state IN ('merged', 'rework', 'closed')
+WHERE task.state = 'in_review' AND change.state IN ('merged', 'rework', 'closed') AND change.id > :after
 ORDER BY change.id
-LIMIT 200;
+LIMIT :limit;
 
 -- name: change_live
--- Live changes with all that could make one of them due again.
+-- Changes of one live state with all that could make one of them due again.
 SELECT
-  change.id, change.repo, change.state, change.updated_at, task.state AS task_state, task.lease_epoch AS task_epoch,
+  change.id, change.repo, change.base, change.state, change.updated_at, task.state AS task_state, task.lease_epoch AS task_epoch,
   CASE WHEN check_task.finished_at IS NOT NULL THEN check_task.state END AS check_state, repository.version AS repo_version,
   (SELECT MAX(review.at) FROM review WHERE review.change = change.id) AS reviewed_at
 FROM change
 JOIN task ON task.n = change.task
 JOIN repository ON repository.name = change.repo
 LEFT JOIN task AS check_task ON check_task.n = change.check_task
-WHERE change.state IN ('open', 'checking', 'waiting', 'merging')
+WHERE change.state = :state AND change.id > :after
 ORDER BY change.id
-LIMIT 2000;
+LIMIT :limit;
 
 -- name: change_task
 -- The task, its result at this fence and its repository: what a change is opened from and judged by.
 SELECT
   task.n, task.project, task.title, task.type, task.lane, task.created_by, task.spec, task.state, task.lease_epoch,
-  task.merging, task.rework, task.repo,
+  task.merging, task.rework, task.repo, task.access,
   repository.url, repository.forge, repository.policy, repository.checks, repository.paused, COALESCE(task.base, repository.base) AS base,
   result.branch, result.base_sha, result.head_sha, result.commits, result.verification,
   attempt.agent

@@ -132,8 +132,17 @@ ORDER BY lease_epoch DESC, qid DESC
 LIMIT 64;
 
 -- name: task_changes
-SELECT id, lease_epoch, state, tier, head_sha, merged_sha
+SELECT id, lease_epoch, state, tier, cause, head_sha, merged_sha
 FROM change
 WHERE task = :n
 ORDER BY lease_epoch DESC
 LIMIT 16;
+
+-- name: task_endings
+-- The ends and new starts of a page of tasks (:tasks is a JSON list of their numbers), newest first.
+SELECT task, kind, data
+FROM event
+WHERE task IN (SELECT value FROM json_each(:tasks))
+  AND kind IN ('task.stopping', 'task.cancelled', 'task.completed', 'task.dead', 'task.requeued')
+ORDER BY seq DESC
+LIMIT :limit;

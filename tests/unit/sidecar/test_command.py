@@ -8,7 +8,8 @@ import pytest
 
 from hub.ids import LeaseEpoch, TaskId
 from hub.wire.spec import Spec, Usage
-from sidecar.runtimes.base import Asked, RunSpec, RuntimeFault, Said
+from sidecar.records import Exited, decode, encode
+from sidecar.runtimes.base import TEXT_BYTES, Asked, RunSpec, RuntimeFault, Said
 from sidecar.runtimes.command import CommandRuntime, SuccessRule
 
 EXITED = {"exit": 0, "signal": None, "stopped": None, "unrun": False, "error": None}
@@ -134,3 +135,27 @@ def test_the_end_of_long_output_is_kept() -> None:
     ended, _ = end(CommandRuntime(["agent"]), ["x" * 1000] * 100 + ["the end"])
     assert ended.text.endswith("the end\n")
     assert len(ended.text.encode()) <= 32_768
+
+
+@pytest.mark.parametrize("said", ['{"cost": 1.7e308}', '{"input": 9007199254740992, "cached": 9007199254740992, "output": 1}'])
+def test_usage_that_adds_up_beyond_all_bounds_still_makes_a_record_that_can_be_read(said: str) -> None:
+    ended, _ = end(CommandRuntime(["agent"], events="jsonl"), [f'{{"usage": {said}}}'] * 3)
+    record = Exited(task=TaskId(3), lease_epoch=LeaseEpoch(1), run_id="r", stopped=None, end=ended)
+    assert decode(encode(record)) == record
+    assert ended.usage is not None
+
+
+@pytest.mark.parametrize("cost", ["1e999", "-1", '"Infinity"', '"NaN"'])
+def test_a_cost_that_is_no_amount_is_not_counted(cost: str) -> None:
+    lines = ['{"usage": {"cost": 0.5}}', f'{{"usage": {{"cost": {cost}}}}}']
+    assert end(CommandRuntime(["agent"], events="jsonl"), lines)[0].usage == Usage(cost=0.5)
+
+
+def test_only_as_many_lines_are_kept_as_fill_the_tail() -> None:
+    reader = CommandRuntime(["agent"]).reader()
+    for number in range(20_000):
+        reader.feed({"out": f"{number:09}"})
+    assert sum(map(len, reader._tail)) < TEXT_BYTES + 10
+    text = reader.end(EXITED, Path("/nowhere")).text
+    assert len(text) == TEXT_BYTES
+    assert text.endswith("000019998\n000019999\n")

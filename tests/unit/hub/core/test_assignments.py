@@ -10,7 +10,7 @@ from hub.core import commands as c
 from hub.core.decision import AckResult, Beaten, GrantLease, Okay, PushAssign, Revoke
 from hub.core.lease import Terms
 from hub.ids import SECOND, AgentState, Outcome, TaskState, Verdict
-from tests.support.cluster import Hub, lease, new
+from tests.support.cluster import Hub, held, lease, new
 
 
 def assigned(**fields: Any) -> tuple[Hub, int]:
@@ -472,6 +472,30 @@ def test_pinned_work_behind_a_paused_project_is_not_forgotten() -> None:
     hub.do(c.Registry(projects=projects, repos={}))
     hub.result(n)
     assert hub.task(behind).holder == "w1"
+
+
+def test_a_silent_agent_in_front_does_not_hide_the_others_when_a_pause_ends() -> None:
+    """The first of its class had nothing to say, so none of its equals was asked."""
+    hub = Hub()
+    for agent in ("w1", "w2"):
+        hub.hello(agent)
+    hub.do(c.Registry(projects={"default": (True, "auto")}, repos={}))
+    [n] = hub.submit()
+    hub.clock.advance(31)
+    hub.beat("w2")
+    hub.do(c.Registry(projects={"default": (False, "auto")}, repos={}))
+    assert hub.task(n).holder == "w2"
+
+
+def test_a_retry_that_avoids_the_first_agent_is_offered_to_the_others_when_a_pause_ends() -> None:
+    hub, n = avoiding()
+    busy = hub.cluster.agents["w2"].task
+    hub.hello("w2", held=(held(busy, hub.task(busy).lease_epoch),))
+    hub.do(c.Registry(projects={"default": (True, "auto")}, repos={}))
+    hub.result(busy)
+    assert hub.state(n) is TaskState.QUEUED
+    hub.do(c.Registry(projects={"default": (False, "auto")}, repos={}))
+    assert hub.task(n).holder == "w2"
 
 
 def test_a_task_requeued_after_it_was_forgotten_has_one_place_in_the_queue() -> None:

@@ -249,6 +249,7 @@ def proof(**fields: Any) -> Proof:
         (proof(report=Report.MISSING), Verified.REQUIRED, False),
         (proof(same_tree=False), Verified.REQUIRED, False),
         (proof(same_tree=False, check=Check.RUNNING), Verified.REQUIRED, False),
+        (proof(same_tree=False, check=Check.LOST), Verified.REQUIRED, False),
         (proof(same_tree=False, check=Check.PASSED), Verified.PASSED, True),
         (proof(same_tree=False, check=Check.CANCELLED), Verified.MISSING, True),
         (proof(report=Report.FAILED), Verified.FAILED, False),
@@ -267,6 +268,8 @@ def situation(**fields: Any) -> Situation:
     return replace(Situation(policy=AUTO, assessment=low, proof=proof(), head_sha=HEAD), **fields)
 
 
+LOST = proof(same_tree=False, check=Check.LOST)
+THRICE = "its check ended without an answer 3 times; approve it again to repeat it"
 HIGH = Assessment(tier=Tier.HIGH, reasons=("x",))
 
 
@@ -276,6 +279,10 @@ HIGH = Assessment(tier=Tier.HIGH, reasons=("x",))
         (situation(), Merge()),
         (situation(proof=proof(same_tree=False)), RunChecks()),
         (situation(held_by="c-1 is being merged first"), Queue("c-1 is being merged first")),
+        (situation(proof=LOST, check_run=2), RunChecks()),
+        (situation(proof=LOST, check_run=3, held_by="x"), Wait("check_lost", THRICE)),
+        (situation(proof=LOST, check_run=4), RunChecks()),
+        (situation(proof=replace(LOST, same_tree=True), check_run=3), Merge()),
         (situation(faults=("a", "b")), SendBack("a\nb")),
         (situation(faults=("a",), assessment=HIGH, reviews=(review(person=True),)), SendBack("a")),
         (situation(assessment=HIGH), Wait("person_needed", "tier 3 needs the approval of a person")),

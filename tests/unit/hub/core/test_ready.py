@@ -135,3 +135,18 @@ def test_a_quarantine_that_begins_after_a_resume_ends_by_itself() -> None:
     hub.later(3601)
     hub.beat("w1")
     assert hub.cluster.agents["w1"].quarantined_until is None
+
+
+def test_what_a_pause_held_back_reaches_every_free_agent_when_it_ends() -> None:
+    """One agent that was not to be had, or that a retry avoids, must not speak for the others of its kind."""
+    hub = Hub()
+    paused = c.Registry(projects={"default": (True, "auto"), "other": (False, "auto")}, repos={})
+    hub.do(paused)
+    for agent in ("w1", "w2", "w3"):
+        hub.hello(agent)
+    tasks = hub.submit(*(new(f"t{i}") for i in range(2)))
+    hub.later(40)
+    hub.beat("w2")
+    hub.beat("w3")
+    hub.do(c.Registry(projects={"default": (False, "auto"), "other": (False, "auto")}, repos={}))
+    assert {hub.task(n).holder for n in tasks} == {"w2", "w3"}, "w1 was silent and first in line"

@@ -144,7 +144,8 @@ def test_4_a_task_long_out_of_memory_is_settled_on_its_attempt_row() -> None:
     assert report(hub, n=n, outcome=Outcome.CANCELLED) is Verdict.DUPLICATE
 
 
-def test_a_lie_about_a_fence_to_come_does_not_spoil_it() -> None:
+@pytest.mark.parametrize("late", [False, True])
+def test_a_lie_about_a_fence_to_come_does_not_spoil_it(late: bool) -> None:
     """The digest was remembered for that fence, and its honest holder was later told duplicate."""
     hub = Hub()
     n = hub.working()
@@ -153,7 +154,13 @@ def test_a_lie_about_a_fence_to_come_does_not_spoil_it() -> None:
     hub.about(c.GiveBack, n, reason="drain")
     hub.accept(n)
     assert hub.task(n).lease_epoch == 2
-    assert report(hub, str(hub.task(n).holder), n=n, lease_epoch=2) is Verdict.APPLIED
+    holder = str(hub.task(n).holder)
+    if late:
+        for agent in ("w1", "w2"):
+            hub.do(c.PauseAgent(agent=agent))  # type: ignore[arg-type]
+        hub.later(241)
+        assert hub.state(n) is TaskState.QUEUED
+    assert report(hub, holder, n=n, lease_epoch=2) is Verdict.APPLIED
 
 
 def test_facts_read_before_an_expiry_was_committed_do_not_reopen_the_attempt() -> None:

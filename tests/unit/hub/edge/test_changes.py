@@ -28,6 +28,21 @@ async def test_changes_are_listed_and_shown_with_their_reasons(house):
     assert (missing.status_code, missing.json()["code"]) == (404, "unknown_change")
 
 
+async def test_a_list_whose_filter_is_sparse_says_where_it_goes_on(house, monkeypatch):
+    monkeypatch.setattr("hub.store.changes.SCAN_ROWS", 4)
+    monkeypatch.setattr("hub.store.changes.CHUNK_ROWS", 2)
+    house.rows.repository()
+    house.rows.repository("other")
+    house.rows.task(1)
+    for n in range(1, 8):
+        house.rows.change(n, 1, repo="site" if n == 1 else "other", lease_epoch=n)
+    async with house.client(Scope.OBSERVER) as client:
+        first = (await client.get(CHANGES, params={"repo": "site"})).json()
+        second = (await client.get(CHANGES, params={"repo": "site", "cursor": first["next"]})).json()
+    assert first == {"changes": [], "next": "4"}
+    assert ([change["id"] for change in second["changes"]], second["next"]) == (["c-1"], None)
+
+
 async def test_a_diff_is_plain_text_whatever_bytes_a_name_had(house):
     seed(house)
     house.gatekeeper.text = "+new \udcff\n"

@@ -188,7 +188,7 @@ async def test_docs_load_nothing_from_elsewhere(house):
 async def test_the_error_of_a_broken_stream_ends_the_connection_not_the_door(house):
     house.rows.event(1)
     house.feed.last_seq = 1
-    house.feed.ring = [(1, None)]  # a defect: an entry without an event
+    house.feed.ring = [(1, object())]  # a defect: an entry that is no event
     async with house.client() as client:
         with pytest.raises((AttributeError, httpx2.HTTPError)):
             await client.get("/api/v1/events", headers={"Last-Event-ID": "e1:0"})

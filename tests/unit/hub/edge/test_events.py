@@ -1,6 +1,7 @@
 """The stream: gap-free across ring and rows, or an honest reset."""
 
 import asyncio
+import itertools
 
 import orjson
 import pytest
@@ -14,6 +15,10 @@ from tests.support.doors import NOW, MemoryReader
 
 def event(n, **changes):
     return EventRow(**{"at": NOW, "kind": f"k{n}", "actor": "hub", **changes})
+
+
+def anything(_event):
+    return True
 
 
 def parse(text):
@@ -114,14 +119,39 @@ async def test_an_idle_stream_beats_and_loses_nothing_by_it():
         await release.wait()
         yield (1, event(1))
 
-    beats = _with_beats(source(), beat_s=0)
-    assert [await anext(beats) for _ in range(3)] == [None, None, None]
+    beats = _with_beats(source(), 0, anything, beat_s=0)
+    assert [await anext(beats) for _ in range(3)] == [(0, None)] * 3
     release.set()
     found = None
     while found is None:
-        found = await anext(beats)
-    assert found[0] == 1
-    assert [entry async for entry in beats if entry is not None] == []
+        seq, found = await anext(beats)
+    assert seq == 1
+    assert [entry async for entry in beats if entry[1] is not None] == []
+
+
+async def test_a_filtered_stream_beats_with_its_position_while_others_events_flow():
+    async def source():
+        for seq in itertools.count(1):
+            await asyncio.sleep(0)
+            yield (seq, event(seq, task=1))
+
+    def nothing(_event):
+        return False
+
+    beats = _with_beats(source(), 0, nothing, beat_s=0.01)
+    (first, nobody), (second, _) = [await asyncio.wait_for(anext(beats), 5) for _ in range(2)]
+    await beats.aclose()
+    assert nobody is None
+    assert 0 < first < second, "whoever resumes from a beat is not sent over what was left out"
+
+
+async def test_a_wanted_event_puts_the_next_beat_off():
+    async def source():
+        for seq in (1, 2, 3):
+            yield (seq, event(seq, task=seq % 2))
+
+    only_odd = _with_beats(source(), 0, lambda found: found.task == 1, beat_s=60)
+    assert [seq async for seq, _ in only_odd] == [1, 3]
 
 
 async def test_closing_a_stream_closes_its_source():
@@ -134,7 +164,7 @@ async def test_closing_a_stream_closes_its_source():
         finally:
             closed.append(True)
 
-    beats = _with_beats(source(), beat_s=0)
+    beats = _with_beats(source(), 0, anything, beat_s=0)
     await anext(beats)
     await beats.aclose()
     assert closed == [True]

@@ -171,6 +171,16 @@ async def test_metadata_is_bounded_in_size_depth_and_numbers(house, metadata):
     assert "metadata" in await faults(house, metadata=metadata)
 
 
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-1e999"])
+async def test_metadata_holds_only_numbers_that_can_be_stored(house, number):
+    body = f'{{"title": "x", "metadata": {{"a": [{{"b": {number}}}]}}}}'
+    async with house.client(Scope.SUBMITTER) as client:
+        answer = await client.post(TASKS, content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 422
+    assert [error["loc"] for error in answer.json()["errors"]] == ["metadata"]
+    assert house.conductor.commands == []
+
+
 async def test_metadata_of_eight_levels_is_accepted(house):
     assert (await submit(house, metadata={"a": {"b": {"c": {"d": {"e": {"f": {"g": {}}}}}}}})).status_code == 201
 
@@ -407,6 +417,7 @@ async def test_showing_a_task_tells_its_whole_story(house):
         "lease_epoch": 1,
         "state": "waiting",
         "tier": 2,
+        "cause": None,
         "head_sha": "",
         "merged_sha": None,
     }

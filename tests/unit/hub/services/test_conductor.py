@@ -15,6 +15,7 @@ from hub.core.rows import EventRow
 from hub.core.scheduler import HANDLERS
 from hub.ids import AgentId, Outcome, SessionEpoch, TaskId, TaskState
 from hub.services import conductor as module
+from hub.services.clock import STALL_US, SteadyClock
 from hub.services.conductor import Conductor
 from hub.store.base import CommitFailed, StoreBroken, Tx
 from tests.support.cluster import SHA, lease
@@ -360,6 +361,25 @@ async def test_a_stopping_conductor_decides_nothing_it_cannot_write() -> None:
 
 
 # ── time ─────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_hanging_commit_counts_against_nobodys_lease() -> None:
+    now = 10_000_000
+    async with stage() as here:
+        clock = here.conductor.clock = SteadyClock(lambda: now)
+        before = clock.mono()
+        here.close_gate()
+        asked = asyncio.ensure_future(here.submit())
+        async with asyncio.timeout(5):
+            await here.store.began.wait()
+        for _ in range(600):
+            now += 500_000
+            clock.mono()
+        here.store.gate.set()
+        await asked
+        assert clock.mono() - before <= STALL_US
+        now += 500_000
+        assert clock.mono() - before > STALL_US - 1, "and afterwards time passes again"
 
 
 async def test_the_schedulers_own_deadline_wakes_it() -> None:

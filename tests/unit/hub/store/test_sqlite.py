@@ -173,7 +173,7 @@ async def test_a_cancelled_reader_is_not_given_to_the_next_before_it_is_done(pat
 
 
 async def test_a_whole_function_runs_in_one_hop(path: Path) -> None:
-    """The contract with the pinned aiosqlite: ``_execute(fn)`` calls fn on the connection's thread and hands back what it returns or raises."""
+    """The contract with the pinned aiosqlite: ``_execute`` calls on the connection's thread and hands back what was returned or raised."""
     assert (0, 22, 1) <= tuple(int(part) for part in aiosqlite.__version__.split(".")[:3]) < (0, 23)
     import threading
 

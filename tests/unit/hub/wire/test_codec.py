@@ -79,8 +79,6 @@ def test_any_bytes_give_a_frame_or_a_frame_error(data: bytes) -> None:
         try:
             frame = decode(data)
         except FrameError as fault:
-            assert len(fault.errors) <= 32
-            assert fault.re is None or 0 <= fault.re <= 2**53
             encode(frames.Error(re=fault.re, code=fault.code, message=str(fault)[:1024], errors=fault.errors))
         else:
             assert decode(encode(frame)) == frame

@@ -1,0 +1,141 @@
+"""Where a task stands, in one line, as far as its records tell: who its change waits for, and why a finished one ended as it did.
+
+What keeps a task from running now is the scheduler's to say; of a task in review or finished it knows little more than the state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import orjson
+
+from hub.edge.http.fields import rfc3339
+from hub.ids import TERMINAL, ChangeState, CheckStatus, TaskState, change_ref, task_ref
+from hub.store.task_account import Account, ChangeOfTask
+
+DETAIL_CHARS = 300
+"""Of what a check or an agent printed; the task itself shows the rest."""
+
+_ENDINGS = frozenset({"task.stopping", "task.cancelled", "task.completed", "task.dead"})
+_PASSED = (CheckStatus.PASS, CheckStatus.SKIP)
+_RECORDED = frozenset({TaskState.BLOCKED, TaskState.IN_REVIEW, *TERMINAL})
+_CHANGES = {
+    ChangeState.OPEN: "is being assessed",
+    ChangeState.CHECKING: "waits for its checks",
+    ChangeState.MERGING: "is being merged",
+    ChangeState.MERGED: "is merged",
+    ChangeState.REWORK: "was sent back",
+    ChangeState.CLOSED: "is closed",
+}
+
+
+def explain(account: Account, live: str | None) -> str:
+    """One line. ``live`` is the scheduler's; it wins where the records are only just being written."""
+    state = account.task.state
+    spoken = state.replace("_", " ")
+    if state not in _RECORDED or (live is not None and not live.startswith(spoken)):
+        return live or spoken + _with(account.task.cause)
+    if state is TaskState.BLOCKED:
+        return _blocked(account, live or spoken)
+    if state is TaskState.IN_REVIEW:
+        return _in_review(account, live)
+    return _finished(account)
+
+
+def said(events: Iterable[tuple[str, str | None]]) -> str | None:
+    """The words given with the newest end of a task: a person's reason, or the dependency that ended it.
+
+    ``events`` are kinds and data, newest first. What was said before the task started again is not about its end.
+    """
+    for kind, data in events:
+        if kind == "task.requeued":
+            return None
+        if kind in _ENDINGS and data is not None:
+            words: Mapping[str, Any] = orjson.loads(data)
+            if found := words.get("reason") or words.get("why"):
+                return str(found)
+    return None
+
+
+def ending(account: Account) -> str | None:
+    """What was said when this task ended; None while it goes on."""
+    if account.task.state not in TERMINAL:
+        return None
+    return said((event.kind, event.data) for _, event in account.history)
+
+
+def _with(words: object) -> str:
+    return f": {words}" if words else ""
+
+
+def _blocked(account: Account, line: str) -> str:
+    question = next((question for question in account.questions if question.answer is None), None)
+    if question is None:
+        return line
+    options = f" ({' | '.join(question.options)})" if question.options else ""
+    return f'{line}: {_short(question.text)}{options}; agentcom task answer {task_ref(account.task.n)} "…"'
+
+
+def _in_review(account: Account, live: str | None) -> str:
+    change = next(iter(account.changes), None)
+    if change is None or change.lease_epoch != account.task.lease_epoch:
+        return live or "in review: its change is about to be opened"
+    name = change_ref(change.id) + (f" (tier {change.tier})" if change.tier is not None else "")
+    if change.state is not ChangeState.WAITING:
+        return f"in review: {name} {_CHANGES[change.state]}{_with(change.cause)}"
+    whom = "a person or another agent" if (change.cause or "").startswith("review_needed") else "a person"
+    return f"in review: {name} waits for {whom}{_with(change.cause)}; agentcom change approve {change_ref(change.id)}"
+
+
+def _finished(account: Account) -> str:
+    task = account.task
+    words = ending(account)
+    if task.state is TaskState.DONE:
+        merged = next((change for change in account.changes if change.state is ChangeState.MERGED), None)
+        return "done" + (_with(_merged(merged)) if merged is not None else _with(_code(task.cause, words)))
+    if task.cause == "deadline" and task.deadline is not None:
+        return f"{task.state}: deadline {rfc3339(task.deadline)} passed"
+    return f"{task.state}{_with(_code(task.cause, words or _failure(account)))}"
+
+
+def _merged(change: ChangeOfTask) -> str:
+    where = f" as {change.merged_sha[:12]}" if change.merged_sha else ""
+    return f"{change_ref(change.id)} is merged{where}"
+
+
+def _code(cause: str | None, words: str | None) -> str:
+    return ": ".join(part for part in (cause, words) if part)
+
+
+def _failure(account: Account) -> str | None:
+    """What the last attempt says of itself: the check that failed, or its error, and where its work is."""
+    attempt, result = next(iter(account.attempts), None), account.result
+    if attempt is None:
+        return None
+    if result is not None and result.lease_epoch != attempt.lease_epoch:
+        result = None
+    error = attempt.error or {}
+    found = _failed_check((result.verification or {}) if result is not None else {})
+    if not found and error:
+        code = "" if error.get("code") in (None, account.task.cause) else f"{error['code']}: "
+        found = code + _short(str(error.get("message") or ""))
+    branch = f"branch {result.branch}" if result is not None and result.branch else ""
+    return "; ".join(part for part in (found, branch, f"attempt {attempt.lease_epoch} on {attempt.agent}") if part)
+
+
+def _failed_check(report: Mapping[str, Any]) -> str:
+    """The first check that did not pass, and the last thing it printed."""
+    failed = [check for check in report.get("checks") or [] if check.get("status") not in _PASSED]
+    if not failed:
+        return ""
+    first = failed[0]
+    name = f"{first.get('kind')} {first.get('target') or ''}".strip()
+    printed = str(first.get("output") or "").strip().splitlines()
+    more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
+    return f"{_short(name)} {first.get('status')}{more}{_with(_short(printed[-1]) if printed else '')}"
+
+
+def _short(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= DETAIL_CHARS else line[: DETAIL_CHARS - 1] + "…"
