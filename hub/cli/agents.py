@@ -8,21 +8,22 @@ import typer
 
 from hub.cli import render
 from hub.cli.exits import EPILOG
-from hub.cli.render import moment, state
+from hub.cli.render import age, moment, state
 from hub.cli.session import Cursor, Json, Limit, call
+from hub.cli.words import AgentStateWord
 
 if TYPE_CHECKING:
     from hub.client.documents import AgentDetail
 
 app = typer.Typer(help="Read and pause agents.", no_args_is_help=True, epilog=EPILOG)
 
-Name = Annotated[str, typer.Argument(metavar="AGENT")]
+Name = Annotated[str, typer.Argument(metavar="AGENT", help="Its id.")]
 
 
 @app.command("list")
 def listing(
     ctx: typer.Context,
-    state_: Annotated[str | None, typer.Option("--state", "-s", help="offline, idle, assigned, working or blocked.")] = None,
+    state_: AgentStateWord = None,
     cursor: Cursor = None,
     limit: Limit = 100,
     json: Json = False,
@@ -45,11 +46,13 @@ def listing(
                 agent["task"],
                 ", ".join(agent["capabilities"]),
                 agent["note"],
-                moment(agent["last_seen_at"]),
+                age(agent["last_seen_at"]),
             )
             for agent in page["agents"]
         ],
         empty="no agents; connect one with `agentcom sidecar run --config FILE`",
+        flex="note",
+        drop=("flags", "capabilities", "last seen"),
     )
     render.more(page["next"])
 
@@ -62,14 +65,29 @@ def show(ctx: typer.Context, agent: Name, json: Json = False) -> None:
 
 @app.command()
 def pause(ctx: typer.Context, agent: Name, json: Json = False) -> None:
-    """No new work for this agent; what it does goes on."""
-    _show(call(ctx, lambda hub: hub.pause_agent(agent)), json)
+    """No new work for an agent; what it does goes on."""
+    _say(call(ctx, lambda hub: hub.pause_agent(agent)), json)
 
 
 @app.command()
 def resume(ctx: typer.Context, agent: Name, json: Json = False) -> None:
     """End a pause and a quarantine."""
-    _show(call(ctx, lambda hub: hub.resume_agent(agent)), json)
+    _say(call(ctx, lambda hub: hub.resume_agent(agent)), json)
+
+
+def _say(agent: AgentDetail, json: bool) -> None:
+    if json:
+        render.document(agent)
+        return
+    flags = "".join(f", {flag}" for flag in agent["flags"])
+    busy = f", holding {agent['task']}" if agent["task"] else ""
+    render.say(f"{agent['id']} is ", state(agent["state"]), flags, busy)
+
+
+def _host(key: str, value: object) -> str:
+    if key == "memory_bytes" and isinstance(value, int):
+        return f"memory {render.size(value)}"
+    return f"{key} {value}"
 
 
 def _show(agent: AgentDetail, json: bool) -> None:
@@ -86,32 +104,33 @@ def _show(agent: AgentDetail, json: bool) -> None:
             ("capabilities", ", ".join(agent["capabilities"])),
             ("projects", ", ".join(agent["projects"]) or "any"),
             ("runtimes", ", ".join(f"{one.get('name')} {one.get('version', '')}".strip() for one in agent["runtimes"])),
-            ("host", ", ".join(f"{key} {value}" for key, value in agent["host"].items() if value)),
+            ("host", ", ".join(_host(key, value) for key, value in agent["host"].items() if value)),
             ("connected", moment(agent["connected_at"])),
             ("last seen", moment(agent["last_seen_at"])),
         ]
     )
     if agent["attempts"]:
         render.heading("latest tasks")
-        render.table(
+        render.part(
             ("task", "state", "lease", "assigned", "ended", "outcome", "title"),
             [
                 (
                     one["id"],
                     state(one["state"]),
                     one["lease_epoch"],
-                    moment(one["assigned_at"]),
-                    moment(one["ended_at"]),
+                    age(one["assigned_at"]),
+                    age(one["ended_at"]),
                     one["outcome"],
                     one["title"],
                 )
                 for one in agent["attempts"]
             ],
-            empty="",
+            flex="title",
+            drop=("lease", "ended"),
         )
     if agent["transitions"]:
         render.heading("latest transitions")
         rows = [
-            (moment(one["at"]), state(one["from_state"]), state(one["to_state"]), one["reason"]) for one in agent["transitions"]
+            (age(one["at"]), state(one["from_state"]), state(one["to_state"]), one["reason"]) for one in agent["transitions"]
         ]
-        render.table(("at", "from", "to", "reason"), rows, empty="")
+        render.part(("at", "from", "to", "reason"), rows, flex="reason")

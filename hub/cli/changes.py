@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,23 +10,28 @@ import typer
 
 from hub.cli import render
 from hub.cli.exits import EPILOG, Exit
-from hub.cli.render import Cell, moment, state, tier
+from hub.cli.render import BRIEF, Cell, age, state, tier
 from hub.cli.session import Cursor, Json, Limit, call, fail
+from hub.cli.words import ChangeRef, ChangeStateWord, Repo
 
 if TYPE_CHECKING:
-    from hub.client.documents import ChangeDetail
+    from hub.client import HubClient
+    from hub.client.documents import ChangeDetail, ChangePage
 
 app = typer.Typer(help="Read and review changes.", no_args_is_help=True, epilog=EPILOG)
 
-Ref = Annotated[str, typer.Argument(metavar="CHANGE", help="c-4 or 4.")]
 FILES_SHOWN = 20
+OVER = ("merged", "closed")
+SETTLE_S = 3.0
+"""How long an approval is watched for what it leads to; checks and merge can take longer."""
+LOOK_S = 0.2
 
 
 @app.command("list")
 def listing(
     ctx: typer.Context,
-    state_: Annotated[str | None, typer.Option("--state", "-s", help="open, checking, waiting, merging, merged …")] = None,
-    repo: Annotated[str | None, typer.Option("--repo", "-r")] = None,
+    state_: ChangeStateWord = None,
+    repo: Repo = None,
     cursor: Cursor = None,
     limit: Limit = 50,
     json: Json = False,
@@ -34,7 +40,14 @@ def listing(
 
     Example: agentcom change list --state waiting
     """
-    page = call(ctx, lambda hub: hub.changes(state=state_, repo=repo, cursor=cursor, limit=limit))
+
+    async def look(hub: HubClient) -> ChangePage:
+        page = await hub.changes(state=state_, repo=repo, cursor=cursor, limit=limit)
+        if not page["changes"] and repo is not None:
+            await hub.repo(repo)  # a repository that does not exist is refused, with what to do
+        return page
+
+    page = call(ctx, look)
     if json:
         render.document(page)
         return
@@ -48,19 +61,21 @@ def listing(
                 change["task"],
                 change["repo"],
                 change["title"],
-                change["cause"],
-                moment(change["updated_at"]),
+                Cell(change["cause"], short=(change["cause"] or "").partition(":")[0][:BRIEF]),
+                age(change["updated_at"]),
             )
             for change in page["changes"]
         ],
         empty="no changes match",
+        flex="title",
+        drop=("repo", "task", "cause"),
     )
     render.more(page["next"])
 
 
 @app.command()
-def show(ctx: typer.Context, change: Ref, json: Json = False) -> None:
-    """One change: what, why, tier with reasons, commits, reviews."""
+def show(ctx: typer.Context, change: ChangeRef, json: Json = False) -> None:
+    """One change: what, why, tier, commits, reviews."""
     found = call(ctx, lambda hub: hub.change(change))
     if json:
         render.document(found)
@@ -78,7 +93,7 @@ def show(ctx: typer.Context, change: Ref, json: Json = False) -> None:
 
 
 @app.command()
-def diff(ctx: typer.Context, change: Ref) -> None:
+def diff(ctx: typer.Context, change: ChangeRef) -> None:
     """The change as a unified diff.
 
     Example: agentcom change diff c-4 | less
@@ -89,14 +104,14 @@ def diff(ctx: typer.Context, change: Ref) -> None:
 @app.command()
 def approve(
     ctx: typer.Context,
-    change: Ref,
-    comment: Annotated[str, typer.Option("--comment", "-m", help="Kept with the review.")] = "",
+    change: ChangeRef,
+    comment: Annotated[str, typer.Option("--comment", "-m", metavar="TEXT", help="Kept with the review.")] = "",
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask; needs a token with the scope approver.")] = False,
     json: Json = False,
 ) -> None:
-    """Approve a change after looking at it: shows tier, reasons and diff stat, and asks.
+    """Approve a change after looking at it.
 
-    Without a terminal it needs --yes and a token with the scope approver.
+    Shows tier, reasons and diff stat, and asks. Without a terminal it needs --yes and a token with the scope approver.
     Example: agentcom change approve c-4
     """
     if not yes and not (sys.stdin.isatty() and render.is_terminal()):
@@ -106,26 +121,36 @@ def approve(
             "run it in a terminal, or use --yes with an approver's token in AGENTCOM_TOKEN",
         )
     found = call(ctx, lambda hub: hub.change(change))
+    if found["state"] in OVER:
+        fail(Exit.REFUSED, f"{found['id']} is {found['state']} already", f"agentcom change show {found['id']}")
     if not yes:
         _summary(found)
         _confirm(ctx, found)
-    head = found["head_sha"]
-    _done(call(ctx, lambda hub: hub.approve(change, head_sha=head, comment=comment, confirmed=not yes)), json)
+
+    async def decide(hub: HubClient) -> ChangeDetail:
+        await hub.approve(change, head_sha=found["head_sha"], comment=comment, confirmed=not yes)
+        return await _settled(hub, found)
+
+    _approved(call(ctx, decide), found, json)
 
 
 @app.command()
 def reject(
     ctx: typer.Context,
-    change: Ref,
-    reason: Annotated[str, typer.Option("--reason", "-m", help="What is wrong: the next attempt is told.")],
+    change: ChangeRef,
+    reason: Annotated[str, typer.Option("--reason", "-m", metavar="TEXT", help="What is wrong: the next attempt is told.")],
     final: Annotated[bool, typer.Option("--final", help="End the task instead of sending it back.")] = False,
     json: Json = False,
 ) -> None:
-    """Send a change back with a reason, or end its task.
+    """Send a change back, or end its task.
 
     Example: agentcom change reject c-4 --reason "handle the empty list"
     """
-    _done(call(ctx, lambda hub: hub.reject(change, reason, final=final)), json)
+    done = call(ctx, lambda hub: hub.reject(change, reason, final=final))
+    if json:
+        render.document(done)
+        return
+    render.say(f"{done['id']} is rejected: ", "its task is ended" if final else "its task is sent back with your reason")
 
 
 def _confirm(ctx: typer.Context, change: ChangeDetail) -> None:
@@ -153,7 +178,12 @@ def _summary(change: ChangeDetail) -> None:
             ("repository", f"{change['repo']}: {change['branch']} → {change['base']}"),
             ("head", change["head_sha"]),
             ("merged", change["merged_sha"]),
-            ("stat", f"{len(files)} files, +{stat.get('added', 0)} -{stat.get('deleted', 0)}" if stat else None),
+            (
+                "stat",
+                f"{len(files)} {'file' if len(files) == 1 else 'files'}, +{stat.get('added', 0)} -{stat.get('deleted', 0)}"
+                if stat
+                else None,
+            ),
         ]
     )
     for reason in change["reasons"]:
@@ -173,8 +203,26 @@ def _diff(text: str) -> None:
         render.say(Cell(line, _DIFF_STYLES.get(line[:1], "")), lines=True)
 
 
-def _done(change: ChangeDetail, json: bool) -> None:
+async def _settled(hub: HubClient, before: ChangeDetail) -> ChangeDetail:
+    """The change when it has got somewhere new, or as it is after a moment: the gatekeeper works in its own time."""
+    until = asyncio.get_running_loop().time() + SETTLE_S
+    while True:
+        found = await hub.change(before["id"])
+        moved = (found["state"], found["cause"]) != (before["state"], before["cause"])
+        left_s = until - asyncio.get_running_loop().time()
+        if left_s <= 0 or (moved and found["state"] in (*OVER, "rework", "waiting")):
+            return found
+        await asyncio.sleep(min(LOOK_S, left_s))
+
+
+def _approved(change: ChangeDetail, before: ChangeDetail, json: bool) -> None:
     if json:
         render.document(change)
         return
-    render.say(f"{change['id']} is ", state(change["state"]), f": {change['cause']}" if change["cause"] else "")
+    cause = f": {change['cause']}" if change["cause"] else ""
+    if change["state"] == "waiting" and change["cause"] == before["cause"]:
+        render.say(f"{change['id']} is approved; it merges when its checks allow")
+    elif change["state"] in (*OVER, "rework", "waiting"):
+        render.say(f"{change['id']} is approved and ", state(change["state"]), cause)
+    else:
+        render.say(f"{change['id']} is approved; it merges when its checks allow (now ", state(change["state"]), cause, ")")

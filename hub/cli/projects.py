@@ -10,18 +10,28 @@ from hub.cli import render
 from hub.cli.exits import EPILOG, Exit
 from hub.cli.render import moment
 from hub.cli.session import Json, call, fail
+from hub.cli.words import LaneWord, complete
 
 if TYPE_CHECKING:
     from hub.client.documents import Project
 
 app = typer.Typer(help="Read and edit projects; release held tasks.", no_args_is_help=True, epilog=EPILOG)
 
-Id = Annotated[str, typer.Argument(metavar="PROJECT")]
-Name = Annotated[str | None, typer.Option("--name")]
-Description = Annotated[str | None, typer.Option("--description", "-d")]
-Repos = Annotated[list[str] | None, typer.Option("--repo", "-r", help="A repository of the project (repeatable).")]
-Default = Annotated[str | None, typer.Option("--default-repo", help="Where its tasks work unless they say otherwise.")]
-Dispatching = Annotated[str | None, typer.Option("--dispatch", help="auto, or manual: new tasks are held.")]
+Id = Annotated[str, typer.Argument(metavar="PROJECT", help="Its id.")]
+Name = Annotated[str | None, typer.Option("--name", metavar="TEXT", help="What people see.")]
+Description = Annotated[str | None, typer.Option("--description", "-d", metavar="TEXT", help="What it is about.")]
+Repos = Annotated[
+    list[str] | None, typer.Option("--repo", "-r", metavar="REPO", help="A repository of the project (repeatable).")
+]
+Default = Annotated[
+    str | None, typer.Option("--default-repo", metavar="REPO", help="Where its tasks work unless they say otherwise.")
+]
+Dispatching = Annotated[
+    str | None,
+    typer.Option(
+        "--dispatch", metavar="MODE", help="auto, or manual: new tasks are held.", autocompletion=complete(("auto", "manual"))
+    ),
+]
 
 
 @app.command("list")
@@ -46,6 +56,8 @@ def listing(ctx: typer.Context, json: Json = False) -> None:
             for project in found["projects"]
         ],
         empty="no projects",
+        flex="name",
+        drop=("version", "repos", "dispatch"),
     )
 
 
@@ -94,14 +106,16 @@ def update(
     description: Description = None,
     repo: Repos = None,
     default_repo: Default = None,
-    no_default_repo: Annotated[bool, typer.Option("--no-default-repo")] = False,
+    no_default_repo: Annotated[bool, typer.Option("--no-default-repo", help="Take the default repository away.")] = False,
     dispatch_: Dispatching = None,
     version: Annotated[
-        int | None, typer.Option("--version", min=1, help="The version you read; default: the current one.")
+        int | None, typer.Option("--version", metavar="NUMBER", min=1, help="The version you read; default: the current one.")
     ] = None,
     json: Json = False,
 ) -> None:
-    """Change a project. With --version it is refused if somebody else changed it since you read it.
+    """Change a project.
+
+    With --version it is refused if somebody else changed it since you read it.
 
     Example: agentcom project update web --dispatch manual --version 3
     """
@@ -118,20 +132,20 @@ def update(
 @app.command()
 def pause(ctx: typer.Context, project: Id, json: Json = False) -> None:
     """Give out none of its tasks."""
-    _show(call(ctx, lambda hub: hub.pause_project(project)), json)
+    _say(call(ctx, lambda hub: hub.pause_project(project)), json)
 
 
 @app.command()
 def resume(ctx: typer.Context, project: Id, json: Json = False) -> None:
     """Give out its tasks again."""
-    _show(call(ctx, lambda hub: hub.resume_project(project)), json)
+    _say(call(ctx, lambda hub: hub.resume_project(project)), json)
 
 
 @app.command()
 def dispatch(
     ctx: typer.Context,
-    project: Annotated[str | None, typer.Argument(metavar="[PROJECT]", help="Absent: every project.")] = None,
-    lane: Annotated[str | None, typer.Option("--lane", "-l", help="Only this lane.")] = None,
+    project: Annotated[str | None, typer.Argument(metavar="PROJECT", help="Absent: every project.")] = None,
+    lane: LaneWord = None,
     json: Json = False,
 ) -> None:
     """Release held tasks, in lane order.
@@ -143,6 +157,13 @@ def dispatch(
         render.document(done)
         return
     render.say(f"{done['released']} released", f": {done['why']}" if done["why"] else "")
+
+
+def _say(project: Project, json: bool) -> None:
+    if json:
+        render.document(project)
+        return
+    render.say(f"{project['id']} is {'paused' if project['paused'] else 'not paused'}")
 
 
 def _show(project: Project, json: bool) -> None:

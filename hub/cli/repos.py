@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Register and edit repositories.", no_args_is_help=True, epilog=EPILOG)
 
-Name = Annotated[str, typer.Argument(metavar="REPO")]
-Base = Annotated[str | None, typer.Option("--base", "-b", help="Branch that changes are merged into.")]
-Policy = Annotated[str | None, typer.Option("--policy", help="Merge policy as JSON, or @FILE.")]
-Checks = Annotated[str | None, typer.Option("--checks", help="Registered checks as a JSON list, or @FILE.")]
+Name = Annotated[str, typer.Argument(metavar="REPO", help="Its name.")]
+Base = Annotated[str | None, typer.Option("--base", "-b", metavar="BRANCH", help="Branch that changes are merged into.")]
+Policy = Annotated[str | None, typer.Option("--policy", metavar="JSON", help="Merge policy as JSON, or @FILE.")]
+Checks = Annotated[str | None, typer.Option("--checks", metavar="JSON", help="Registered checks as a JSON list, or @FILE.")]
 
 
 @app.command("list")
@@ -37,6 +37,8 @@ def listing(ctx: typer.Context, json: Json = False) -> None:
             (repo["name"], repo["url"], repo["base"], len(repo["checks"]), "paused" if repo["paused"] else "", repo["version"])
             for repo in found["repos"]
         ],
+        flex="url",
+        drop=("version", "checks"),
         empty="no repositories; register one with `agentcom repo add NAME URL`",
     )
 
@@ -51,7 +53,7 @@ def show(ctx: typer.Context, repo: Name, json: Json = False) -> None:
 def add(
     ctx: typer.Context,
     name: Name,
-    url: Annotated[str, typer.Argument(help="A path, or an address the hub can reach with git.")],
+    url: Annotated[str, typer.Argument(metavar="URL", help="A path, or an address the hub can reach with git.")],
     base: Base = None,
     policy: Policy = None,
     checks: Checks = None,
@@ -78,16 +80,18 @@ def add(
 def update(
     ctx: typer.Context,
     repo: Name,
-    url: Annotated[str | None, typer.Option("--repo-url", help="Its new address.")] = None,
+    url: Annotated[str | None, typer.Option("--repo-url", metavar="URL", help="Its new address.")] = None,
     base: Base = None,
     policy: Policy = None,
     checks: Checks = None,
     version: Annotated[
-        int | None, typer.Option("--version", min=1, help="The version you read; default: the current one.")
+        int | None, typer.Option("--version", metavar="NUMBER", min=1, help="The version you read; default: the current one.")
     ] = None,
     json: Json = False,
 ) -> None:
-    """Change a repository. With --version it is refused if somebody else changed it since you read it.
+    """Change a repository.
+
+    With --version it is refused if somebody else changed it since you read it.
 
     Example: agentcom repo update site --policy '{"auto_merge_tier1": true}'
     """
@@ -107,13 +111,13 @@ def update(
 @app.command()
 def pause(ctx: typer.Context, repo: Name, json: Json = False) -> None:
     """Give out no task that works in it."""
-    _show(call(ctx, lambda hub: hub.pause_repo(repo)), json)
+    _say(call(ctx, lambda hub: hub.pause_repo(repo)), json)
 
 
 @app.command()
 def resume(ctx: typer.Context, repo: Name, json: Json = False) -> None:
     """Give out its tasks again."""
-    _show(call(ctx, lambda hub: hub.resume_repo(repo)), json)
+    _say(call(ctx, lambda hub: hub.resume_repo(repo)), json)
 
 
 def _document(option: str, text: str | None) -> Any:
@@ -123,6 +127,13 @@ def _document(option: str, text: str | None) -> Any:
         return jsonlib.loads(Path(text[1:]).read_text("utf-8") if text.startswith("@") else text)
     except (OSError, ValueError) as fault:
         fail(Exit.USAGE, f"{option} cannot be read as JSON: {fault}")
+
+
+def _say(repo: Repo, json: bool) -> None:
+    if json:
+        render.document(repo)
+        return
+    render.say(f"{repo['name']} is {'paused' if repo['paused'] else 'not paused'}")
 
 
 def _show(repo: Repo, json: bool) -> None:

@@ -3,17 +3,45 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+import typer.core
 
-from hub.cli import agents, changes, projects, repos, server, status, tasks, watching
+from hub import __version__
+from hub.cli import agents, changes, projects, render, repos, server, status, tasks, watching
 from hub.cli.demo import demo
 from hub.cli.exits import EPILOG
-from hub.cli.session import DEFAULT_URL, Target
+from hub.cli.session import DEFAULT_URL, Target, check_url
+
+_ROOT_OPTIONS = ("--url", "--token-file", "--version")
+
+
+class _Root(typer.core.TyperGroup):
+    """The root of the tree, which knows where its own options belong."""
+
+    def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]  # typer's own name for the context
+        """Run a command; an option of the root behind it is refused with the right place."""
+        try:
+            return super().invoke(ctx)
+        except typer.BadParameter:
+            raise
+        except Exception as fault:
+            if (option := getattr(fault, "option_name", None)) in _ROOT_OPTIONS and hasattr(fault, "message"):
+                fault.message = f"No such option: {option}. It stands before the command: agentcom {option} … task list"
+                fault.possibilities = None  # type: ignore[attr-defined]
+            raise
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        render.say(f"agentcom {__version__}")
+        raise typer.Exit
+
 
 app = typer.Typer(
     name="agentcom",
+    cls=_Root,
     help="AgentCom: ideas enter a queue and come out as reviewed, merged changes.\n\n"
     'Start with: agentcom server start-dev, then agentcom task submit "Fix the login".',
     epilog=EPILOG,
@@ -29,7 +57,7 @@ app.add_typer(agents.app, name="agent")
 app.add_typer(changes.app, name="change")
 app.add_typer(projects.app, name="project")
 app.add_typer(repos.app, name="repo")
-app.command("demo", epilog=EPILOG)(demo)
+app.command("demo", epilog=EPILOG, short_help="Show six ideas becoming merged changes.")(demo)
 status.mount(app)
 watching.mount(tasks.app)
 
@@ -37,14 +65,20 @@ watching.mount(tasks.app)
 @app.callback()
 def target(
     ctx: typer.Context,
-    url: Annotated[str, typer.Option(envvar="AGENTCOM_URL", help="Where the hub is.")] = DEFAULT_URL,
+    url: Annotated[
+        str, typer.Option(envvar="AGENTCOM_URL", metavar="URL", help="Where the hub is.", callback=check_url)
+    ] = DEFAULT_URL,
     token_file: Annotated[
         Path | None,
         typer.Option(
             envvar="AGENTCOM_TOKEN_FILE",
+            metavar="FILE",
             help="File with the token; otherwise AGENTCOM_TOKEN, otherwise operator.token of the local hub.",
         ),
     ] = None,
+    _version: Annotated[
+        bool, typer.Option("--version", help="Print the version and stop.", is_eager=True, callback=_show_version)
+    ] = False,
 ) -> None:
     """Remember which hub the command is for."""
     ctx.obj = Target(url, token_file)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
+from urllib.parse import urlsplit
 
 import typer
 
@@ -21,11 +24,24 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 DEFAULT_URL = "http://127.0.0.1:8790"
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
 TOKEN_FILE = "operator.token"  # noqa: S105  a file name
 
-Json = Annotated[bool, typer.Option("--json", help="Print the hub's document as JSON.")]
-Cursor = Annotated[str | None, typer.Option("--cursor", help="Go on where a page ended.")]
-Limit = Annotated[int, typer.Option("--limit", "-n", min=1, max=200, help="Entries on a page.")]
+_as_json: ContextVar[bool] = ContextVar("as_json", default=False)
+
+
+def _remember(value: bool) -> bool:
+    """Errors are told in the form the answer was asked for, wherever in the command they are found."""
+    _as_json.set(value)
+    return value
+
+
+Json = Annotated[
+    bool,
+    typer.Option("--json", help="Print the hub's document as JSON; an error is one JSON object on stderr.", callback=_remember),
+]
+Cursor = Annotated[str | None, typer.Option("--cursor", metavar="CURSOR", help="Go on where a page ended.")]
+Limit = Annotated[int, typer.Option("--limit", "-n", metavar="COUNT", min=1, max=200, help="Entries on a page.")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +50,18 @@ class Target:
 
     url: str = DEFAULT_URL
     token_file: Path | None = None
+
+
+def check_url(value: str) -> str:
+    """The address of a hub; anything that is none is wrong usage."""
+    try:
+        parts = urlsplit(value)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        usable = False
+    if not usable:
+        raise typer.BadParameter(f"{render.clean(value)!r} is not the address of a hub; write it like {DEFAULT_URL}")
+    return value
 
 
 def find_token(target: Target) -> str | None:
@@ -82,25 +110,59 @@ def call(ctx: typer.Context, work: Callable[[HubClient], Awaitable[T]]) -> T:
         _explain(problem)
         raise typer.Exit(of_status(problem.status)) from None
     except HubUnreachable as unreachable:
-        render.say(Cell("error: ", "bold red"), unreachable.args[0], stderr=True)
-        render.say("hint: start a hub with `agentcom server start-dev`, or name one with --url or AGENTCOM_URL", stderr=True)
+        local = (urlsplit(target.url).hostname or "") in LOOPBACK
+        hint = "start a hub with `agentcom server start-dev`, or name one" if local else "check the address: it is given"
+        _complain("unreachable", unreachable.args[0], f"{hint} with --url or AGENTCOM_URL")
         raise typer.Exit(Exit.UNREACHABLE) from None
 
 
 def fail(code: Exit, message: str, hint: str = "") -> NoReturn:
     """End the command."""
-    render.say(Cell("error: ", "bold red"), message, stderr=True)
-    if hint:
-        render.say("hint: ", hint, stderr=True)
+    _complain(code.name.lower(), message, hint)
     raise typer.Exit(code)
 
 
+def _complain(code: str, message: str, hint: str) -> None:
+    """An error that is not the hub's, on stderr in the form of the answer."""
+    if _as_json.get():
+        _print_problem({"code": code, "detail": message, "hint": hint or None})
+        return
+    render.say(Cell("error: ", "bold red"), message, stderr=True)
+    if hint:
+        render.say("hint: ", hint, stderr=True)
+
+
+def _print_problem(document: dict[str, Any]) -> None:
+    known = {field: value for field, value in document.items() if value is not None}
+    render.say(json.dumps(known), stderr=True)
+
+
 def _explain(problem: HubProblem) -> None:
+    hint = _hint(problem)
+    if _as_json.get():
+        _print_problem(
+            {
+                "status": problem.status,
+                "code": problem.code,
+                "detail": problem.detail,
+                "errors": problem.errors or None,
+                "hint": hint or None,
+                "current": problem.current,
+                "retry_after_s": problem.retry_after_s,
+                "request_id": problem.request_id,
+            }
+        )
+        return
     render.say(Cell("error: ", "bold red"), problem.detail, Cell(f" [{problem.code}]", "dim"), stderr=True)
     for fault in problem.errors:
         render.say("  ", Cell(fault["loc"], "yellow"), ": ", fault["msg"], stderr=True)
     if problem.current is not None:
         render.say(f"  it is at version {problem.current.get('version')} now", stderr=True)
+    if hint:
+        render.say("hint: ", hint, stderr=True)
+
+
+def _hint(problem: HubProblem) -> str:
     hint = problem.hint
     if problem.status == 401:
         hint = "use --token-file or AGENTCOM_TOKEN; a hub on this machine keeps operator.token in its data directory"
@@ -108,5 +170,4 @@ def _explain(problem: HubProblem) -> None:
         hint = f"try again in {problem.retry_after_s:g} s" + (f"; {hint}" if hint else "")
     if problem.status >= 500 and problem.request_id:
         hint = (hint + "; " if hint else "") + f"the hub's log has it as request {problem.request_id}"
-    if hint:
-        render.say("hint: ", hint, stderr=True)
+    return hint

@@ -5,27 +5,29 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hub.cli import render
-from hub.cli.render import moment, state, tier
+from hub.cli.render import age, moment, state, tier, took
 
 if TYPE_CHECKING:
-    from hub.client.documents import Event, TaskDetail
+    from hub.client.documents import Attempt, Event, TaskDetail
 
 HISTORY_LINES = 15
+TOLD = ("in_review", "done", "dead", "cancelled")
+"""States whose explanation says what the code of the last step would."""
 
 
-def story(task: TaskDetail) -> None:
-    """Print a task."""
+def story(task: TaskDetail, base: str | None) -> None:
+    """Print a task; ``base`` is the branch it starts from, its own or its repository's."""
     render.say(render.Cell(task["id"], "bold"), "  ", state(task["state"]), "  ", render.Cell(task["title"], "bold"))
-    progress = task["progress"]
+    progress, cause = task["progress"], task["cause"]
     render.facts(
         [
             ("now", task["explanation"]),
             ("progress", None if progress is None else f"{progress['percent'] or 0} % {progress['note']}"),
-            ("cause", task["cause"]),
+            ("cause", None if task["state"] in TOLD or (cause is not None and cause in task["explanation"]) else cause),
             ("type", task["type"]),
             ("lane", task["lane"]),
             ("project", task["project"]),
-            ("repository", f"{task['repo']} @ {task['base'] or 'its base'}" if task["repo"] else None),
+            ("repository", f"{task['repo']}, base {base}" if task["repo"] else None),
             ("agent", task["agent"]),
             ("pinned to", task["assign_to"]),
             ("needs", ", ".join(task["capabilities"])),
@@ -78,29 +80,47 @@ def _edges(task: TaskDetail) -> None:
     if edges:
         render.heading("dependencies")
         rows = [(side, edge["id"], state(edge["state"]), edge["policy"], edge["title"]) for side, edge in edges]
-        render.table(("", "task", "state", "if it fails", "title"), rows, empty="")
+        render.part(("", "task", "state", "if it fails", "title"), rows, flex="title", drop=("if it fails",))
 
 
 def _attempts(task: TaskDetail) -> None:
     if not task["attempts"]:
         return
     render.heading("attempts")
-    render.table(
-        ("lease", "agent", "assigned", "ended", "outcome", "cause", "error"),
+    render.part(
+        ("lease", "agent", "assigned", "took", "outcome", "cause", "error"),
         [
             (
                 attempt["lease_epoch"],
                 attempt["agent"],
-                moment(attempt["assigned_at"]),
-                moment(attempt["ended_at"]),
+                age(attempt["assigned_at"]),
+                took(attempt["assigned_at"], attempt["ended_at"]),
                 attempt["outcome"],
-                attempt["cause"],
-                (attempt["error"] or {}).get("code"),
+                None if attempt["cause"] == attempt["outcome"] else attempt["cause"],
+                _error(attempt),
             )
             for attempt in task["attempts"]
         ],
-        empty="",
+        flex="error",
+        drop=("took", "assigned"),
     )
+
+
+def _error(attempt: Attempt) -> str | None:
+    """Code and message of how it failed, the code only where the cause has not said it already."""
+    error = attempt["error"] or {}
+    code = error.get("code")
+    return ": ".join(str(part) for part in (None if code == attempt["cause"] else code, error.get("message")) if part)
+
+
+def ask(task: TaskDetail) -> None:
+    """Print what the agent wants to know and how to answer, and nothing when it wants nothing."""
+    for question in task["questions"] if task["state"] == "blocked" else ():
+        if question["answer"] is None:
+            render.say("question: ", question["text"], lines=True)
+            if question["options"]:
+                render.say("options: ", " | ".join(question["options"]))
+            render.say(f'answer it with: agentcom task answer {task["id"]} "…"')
 
 
 def _talk(task: TaskDetail) -> None:
@@ -109,8 +129,10 @@ def _talk(task: TaskDetail) -> None:
         render.say(question["text"], lines=True)
         if question["options"]:
             render.say("options: ", " | ".join(question["options"]))
-        if question["answer"] is None:
-            render.say(f'open: answer it with `agentcom task answer {task["id"]} "…"`')
+        if question["answer"] is None and task["state"] != "blocked":
+            render.say("never answered")
+        elif question["answer"] is None:
+            render.say(f'open; answer it with: agentcom task answer {task["id"]} "…"')
         else:
             render.say(f"{question['answered_by']}: ", question["answer"], lines=True)
     for feedback in task["feedback"]:
@@ -121,18 +143,27 @@ def _talk(task: TaskDetail) -> None:
 def _outcome(task: TaskDetail) -> None:
     result = task["result"]
     if result is not None:
-        render.heading("result")
-        render.facts(
-            [
-                ("branch", result["branch"]),
-                ("head", result["head_sha"]),
-                ("verified", None if result["verification"] is None else str(result["verification"].get("passed"))),
-            ]
-        )
+        report = result["verification"]
+        found = [
+            ("branch", result["branch"]),
+            ("head", result["head_sha"]),
+            ("verified", None if report is None else "yes" if report.get("passed") else "no"),
+        ]
+        checks = report.get("checks", []) if report is not None else []
+        if checks or any(value for _, value in found):
+            render.heading(f"result of lease {result['lease_epoch']}")
+            render.facts(found)
+            for check in checks:
+                render.say(f"  {check.get('status')}  {check.get('kind')} {check.get('target') or ''}".rstrip())
         if result["output"]:
+            render.heading(f"output of the agent (lease {result['lease_epoch']})")
             render.say(result["output"], lines=True)
     for change in task["changes"]:
         render.heading(f"change {change['id']}")
-        render.say(state(change["state"]), ", tier ", tier(change["tier"]), f", head {change['head_sha'][:12]}")
+        told = change["cause"] is None or change["cause"] in task["explanation"]
+        cause = "" if told else f": {change['cause']}"
+        render.say(state(change["state"]), cause, ", tier ", tier(change["tier"]), f", head {change['head_sha'][:12]}")
+        if change["state"] == "waiting":
+            render.say(f"decide with: agentcom change approve {change['id']}")
     for salvage in task["salvage"]:
         render.say(f"salvaged from lease {salvage['lease_epoch']}: {salvage['reason']}")

@@ -11,54 +11,86 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from hub.cli import render
-from hub.cli.exits import Exit
+from hub.cli.exits import EPILOG, Exit
 from hub.cli.session import Json, call, fail
+from hub.cli.words import Complexity, LaneWord, NewTypeWord
 
 if TYPE_CHECKING:
+    from hub.client import HubClient
     from hub.client.documents import NewTask, Submitted, Verification
+
+
+NOTED_TASKS = 8
+"""So many of a batch are looked at for notes."""
+_NOBODY = ("queued: no agent has", "queued: no agent offers", "queued: pinned to")
+"""Explanations that say that nobody known can take a task."""
+
+Sent = tuple[list["Submitted"], list[str]]
+"""What was submitted, and notes about it."""
 
 
 def mount(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("submit")(submit)
+    app.command("submit", epilog=EPILOG)(submit)
 
 
 def submit(
     ctx: typer.Context,
-    title: Annotated[str | None, typer.Argument(help="What is to be done, in one line.")] = None,
+    title: Annotated[str | None, typer.Argument(metavar="TITLE", help="What is to be done, in one line.")] = None,
     description: Annotated[
-        str | None, typer.Option("--description", "-d", help="More words; @FILE reads them, - is stdin.")
+        str | None, typer.Option("--description", "-d", metavar="TEXT", help="More words; @FILE reads them, - is stdin.")
     ] = None,
-    kind: Annotated[str | None, typer.Option("--type", help="task, bug, feature, refactor, research, documentation …")] = None,
-    lane: Annotated[str | None, typer.Option("--lane", "-l", help="urgent, high, normal or low.")] = None,
-    project: Annotated[str | None, typer.Option("--project", "-p")] = None,
-    repo: Annotated[str | None, typer.Option("--repo", "-r", help="Repository; default: the project's.")] = None,
-    base: Annotated[str | None, typer.Option("--base", help="Branch to start from.")] = None,
+    kind: NewTypeWord = None,
+    lane: LaneWord = None,
+    project: Annotated[
+        str | None, typer.Option("--project", "-p", metavar="PROJECT", help="Default: the project default.")
+    ] = None,
+    repo: Annotated[
+        str | None, typer.Option("--repo", "-r", metavar="REPO", help="Repository; default: the project's.")
+    ] = None,
+    base: Annotated[str | None, typer.Option("--base", metavar="BRANCH", help="Branch to start from.")] = None,
     read_only: Annotated[bool, typer.Option("--read-only", help="The agent may change nothing.")] = False,
     needs_change: Annotated[
         bool | None, typer.Option("--needs-change/--no-change", help="Whether success needs a commit.")
     ] = None,
-    needs: Annotated[list[str] | None, typer.Option("--needs", help="Capability an agent must have (repeatable).")] = None,
-    agent: Annotated[str | None, typer.Option("--assign", "-a", help="Pin it to this agent.")] = None,
-    after: Annotated[list[str] | None, typer.Option("--after", help="Task that must be done first (repeatable).")] = None,
-    not_before: Annotated[str | None, typer.Option("--not-before", help="RFC 3339, or +10m.")] = None,
-    deadline: Annotated[str | None, typer.Option("--deadline", help="RFC 3339, or +2h.")] = None,
+    needs: Annotated[
+        list[str] | None, typer.Option("--needs", metavar="CAPABILITY", help="Capability an agent must have (repeatable).")
+    ] = None,
+    agent: Annotated[str | None, typer.Option("--assign", "-a", metavar="AGENT", help="Pin it to this agent.")] = None,
+    after: Annotated[
+        list[str] | None, typer.Option("--after", metavar="TASK", help="Task that must be done first (repeatable).")
+    ] = None,
+    not_before: Annotated[str | None, typer.Option("--not-before", metavar="WHEN", help="RFC 3339, or +10m.")] = None,
+    deadline: Annotated[str | None, typer.Option("--deadline", metavar="WHEN", help="RFC 3339, or +2h.")] = None,
     hold: Annotated[bool, typer.Option("--hold", help="Wait until released.")] = False,
     verify: Annotated[
         list[str] | None,
-        typer.Option("--verify", help='A command, e.g. "pytest -q"; or test_passes, git_clean, no_secrets, file_exists:PATH.'),
+        typer.Option(
+            "--verify",
+            metavar="CHECK",
+            help='A command, e.g. "pytest -q"; or test_passes, git_clean, no_secrets, file_exists:PATH.',
+        ),
     ] = None,
-    criterion: Annotated[list[str] | None, typer.Option("--criterion", help="When it counts as done (repeatable).")] = None,
-    file: Annotated[list[str] | None, typer.Option("--file", help="A file worth looking at (repeatable).")] = None,
-    tag: Annotated[list[str] | None, typer.Option("--tag", help="Repeatable.")] = None,
-    model: Annotated[str | None, typer.Option("--model")] = None,
-    complexity: Annotated[str | None, typer.Option("--complexity", help="trivial, standard or complex.")] = None,
-    wall_s: Annotated[int | None, typer.Option("--wall", help="Seconds one run may take.")] = None,
-    max_tries: Annotated[int | None, typer.Option("--max-tries")] = None,
-    unique: Annotated[str | None, typer.Option("--unique", help="At most one live task has this key.")] = None,
-    key: Annotated[str | None, typer.Option("--key", help="Idempotency key: repeating the command is harmless.")] = None,
+    criterion: Annotated[
+        list[str] | None, typer.Option("--criterion", metavar="TEXT", help="When it counts as done (repeatable).")
+    ] = None,
+    file: Annotated[
+        list[str] | None, typer.Option("--file", metavar="PATH", help="A file worth looking at (repeatable).")
+    ] = None,
+    tag: Annotated[list[str] | None, typer.Option("--tag", metavar="WORD", help="A word to find it by (repeatable).")] = None,
+    model: Annotated[str | None, typer.Option("--model", metavar="MODEL", help="Model the agent is asked to use.")] = None,
+    complexity: Complexity = None,
+    wall_s: Annotated[int | None, typer.Option("--wall", metavar="SECONDS", help="Seconds one run may take.")] = None,
+    max_tries: Annotated[
+        int | None, typer.Option("--max-tries", metavar="COUNT", help="Attempts before it is given up.")
+    ] = None,
+    unique: Annotated[str | None, typer.Option("--unique", metavar="KEY", help="At most one live task has this key.")] = None,
+    key: Annotated[
+        str | None, typer.Option("--key", metavar="KEY", help="Idempotency key: repeating the command is harmless.")
+    ] = None,
     source: Annotated[
-        str | None, typer.Option("--from", help="JSON file with one task or a list of tasks; - is stdin. All or none.")
+        str | None,
+        typer.Option("--from", metavar="FILE", help="JSON file with one task or a list of tasks; - is stdin. All or none."),
     ] = None,
     json: Json = False,
 ) -> None:
@@ -70,7 +102,12 @@ def submit(
         fail(Exit.USAGE, "give a title, or tasks with --from FILE", "agentcom task submit --help")
     if source is not None:
         batch = _read_tasks(source)
-        _report(call(ctx, lambda hub: hub.submit_batch(batch, idempotency_key=key))["tasks"], json, batch=True)
+
+        async def send_all(hub: HubClient) -> Sent:
+            done = (await hub.submit_batch(batch, idempotency_key=key))["tasks"]
+            return done, [] if json else await _notes(hub, done)
+
+        _report(call(ctx, send_all), json, batch=True)
         return
     fields: dict[str, Any] = {
         "title": title,
@@ -99,10 +136,49 @@ def submit(
         "unique_key": unique,
     }
     task = cast("NewTask", {name: value for name, value in fields.items() if value not in (None, [])})
-    _report([call(ctx, lambda hub: hub.submit(task, idempotency_key=key))], json, batch=False)
+
+    async def send(hub: HubClient) -> Sent:
+        done = [await hub.submit(task, idempotency_key=key)]
+        return done, [] if json else await _notes(hub, done)
+
+    _report(call(ctx, send), json, batch=False)
 
 
-def _report(tasks: list[Submitted], json: bool, *, batch: bool) -> None:
+async def _notes(hub: HubClient, tasks: list[Submitted]) -> list[str]:
+    """What may surprise about what was just submitted. The submission stands, so nothing that fails here is an error."""
+    from hub.client import HubProblem, HubUnreachable  # noqa: PLC0415  the HTTP library is slow to import
+
+    found: dict[str, list[str]] = {}
+
+    def note(task: str, words: str) -> None:
+        found.setdefault(words, []).append(task)
+
+    try:
+        for submitted in tasks[:NOTED_TASKS]:
+            task = await hub.task(submitted["id"])
+            if not task["repo"]:
+                note(task["id"], "no repository is named, so its agent works outside git")
+            if task["explanation"].startswith(_NOBODY):
+                note(task["id"], task["explanation"].removeprefix("queued: "))
+            if task["assign_to"] and task["state"] != "queued" and not await _is_known(hub, task["assign_to"]):
+                note(task["id"], f"pinned to {task['assign_to']}, which never connected")
+    except (HubProblem, HubUnreachable):
+        pass
+    return [f"{', '.join(of)}: {words}" for words, of in found.items()]
+
+
+async def _is_known(hub: HubClient, agent: str) -> bool:
+    from hub.client import HubProblem  # noqa: PLC0415  the HTTP library is slow to import
+
+    try:
+        await hub.agent(agent)
+    except HubProblem as problem:
+        return problem.status != 404
+    return True
+
+
+def _report(sent: Sent, json: bool, *, batch: bool) -> None:
+    tasks, notes = sent
     if json:
         render.document({"tasks": tasks} if batch else tasks[0])
         return
@@ -113,6 +189,8 @@ def _report(tasks: list[Submitted], json: bool, *, batch: bool) -> None:
             render.state(task["state"]),
             "" if task["created"] else " (submitted before)",
         )
+    for line in notes:
+        render.note(line)
 
 
 def _verification(text: str) -> Verification:
@@ -120,6 +198,8 @@ def _verification(text: str) -> Verification:
     if text in ("test_passes", "git_clean", "no_secrets"):
         return {"kind": text}
     kind, colon, target = text.partition(":")
+    if kind == "file_exists" and not target:
+        fail(Exit.USAGE, "file_exists needs :PATH", "--verify file_exists:README.md")
     if kind == "file_exists" and colon:
         return {"kind": kind, "target": target}
     try:

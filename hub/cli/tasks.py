@@ -8,31 +8,35 @@ import typer
 
 from hub.cli import render, submitting
 from hub.cli.exits import EPILOG, Exit
-from hub.cli.render import moment, state
+from hub.cli.render import age, state
 from hub.cli.session import Cursor, Json, Limit, call, fail
 from hub.cli.story import story
+from hub.cli.words import LaneWord, Project, Repo, TaskRef, TaskStateWord, TypeWord
 
 if TYPE_CHECKING:
-    from hub.client.documents import TaskAnswer
+    from hub.client import HubClient
+    from hub.client.documents import Task, TaskAnswer, TaskDetail, TaskPage
 
 app = typer.Typer(help="Submit, read and steer tasks.", no_args_is_help=True, epilog=EPILOG)
 submitting.mount(app)
 
-Ref = Annotated[str, typer.Argument(metavar="TASK", help="t-17 or 17.")]
+Why = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; shown with the task.")]
 
 
 @app.command("list")
 def listing(
     ctx: typer.Context,
-    state_: Annotated[str | None, typer.Option("--state", "-s", help="waiting, queued, working, done …")] = None,
+    state_: TaskStateWord = None,
     live: Annotated[bool, typer.Option("--live", help="Leave out what is finished.")] = False,
-    lane: Annotated[str | None, typer.Option("--lane", "-l")] = None,
-    project: Annotated[str | None, typer.Option("--project", "-p")] = None,
-    repo: Annotated[str | None, typer.Option("--repo", "-r")] = None,
-    agent: Annotated[str | None, typer.Option("--agent", "-a", help="Tasks this agent was ever given.")] = None,
-    kind: Annotated[str | None, typer.Option("--type", help="bug, feature …; check shows the internal checks.")] = None,
-    by: Annotated[str | None, typer.Option("--by", help="Who submitted it.")] = None,
-    text: Annotated[str | None, typer.Option("--text", help="A part of the title.")] = None,
+    lane: LaneWord = None,
+    project: Project = None,
+    repo: Repo = None,
+    agent: Annotated[
+        str | None, typer.Option("--agent", "-a", metavar="AGENT", help="Only what this agent was ever given.")
+    ] = None,
+    kind: TypeWord = None,
+    by: Annotated[str | None, typer.Option("--by", metavar="NAME", help="Only what this one submitted.")] = None,
+    text: Annotated[str | None, typer.Option("--text", metavar="TEXT", help="A part of the title.")] = None,
     cursor: Cursor = None,
     limit: Limit = 50,
     json: Json = False,
@@ -41,9 +45,9 @@ def listing(
 
     Examples: agentcom task list --live; agentcom task list --state dead --json
     """
-    page = call(
-        ctx,
-        lambda hub: hub.tasks(
+
+    async def look(hub: HubClient) -> TaskPage:
+        page = await hub.tasks(
             state=state_,
             live=live or None,
             lane=lane,
@@ -55,8 +59,12 @@ def listing(
             text=text,
             cursor=cursor,
             limit=limit,
-        ),
-    )
+        )
+        if not page["tasks"]:
+            await _check_names(hub, project=project, repo=repo, agent=agent)
+        return page
+
+    page = call(ctx, look)
     if json:
         render.document(page)
         return
@@ -71,32 +79,40 @@ def listing(
                 task["agent"] or task["assign_to"],
                 f"{task['tries']}/{task['max_tries']}",
                 task["project"],
-                task["cause"],
-                moment(task["updated_at"]),
+                _cause(task),
+                age(task["updated_at"]),
             )
             for task in page["tasks"]
         ],
         empty="no tasks match",
+        flex="title",
+        drop=("project", "tries", "lane", "agent"),
     )
     render.more(page["next"])
 
 
 @app.command()
-def show(ctx: typer.Context, task: Ref, json: Json = False) -> None:
-    """One task with attempts, questions, feedback, result and history.
+def show(ctx: typer.Context, task: TaskRef, json: Json = False) -> None:
+    """One task and all that happened to it.
 
     Example: agentcom task show t-17
     """
-    found = call(ctx, lambda hub: hub.task(task))
+
+    async def look(hub: HubClient) -> tuple[TaskDetail, str | None]:
+        found = await hub.task(task)
+        unnamed = found["repo"] if not found["base"] and not json else None
+        return found, (await hub.repo(unnamed))["base"] if unnamed is not None else found["base"]
+
+    found, base = call(ctx, look)
     if json:
         render.document(found)
         return
-    story(found)
+    story(found, base)
 
 
 @app.command()
-def explain(ctx: typer.Context, task: Ref, json: Json = False) -> None:
-    """Why the task is not running now, in one line.
+def explain(ctx: typer.Context, task: TaskRef, json: Json = False) -> None:
+    """Why a task is not running, or how it ended.
 
     Example: agentcom task explain t-17
     """
@@ -110,13 +126,15 @@ def explain(ctx: typer.Context, task: Ref, json: Json = False) -> None:
 @app.command()
 def assign(
     ctx: typer.Context,
-    task: Ref,
-    agent: Annotated[str | None, typer.Argument(help="The agent to pin it to.")] = None,
+    task: TaskRef,
+    agent: Annotated[str | None, typer.Argument(metavar="AGENT", help="The agent to pin it to.")] = None,
     auto: Annotated[bool, typer.Option("--auto", help="The least busy agent that can do it.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Stop a running attempt first.")] = False,
     json: Json = False,
 ) -> None:
-    """Pin the task to an agent: an idle one gets it at once, a busy one next.
+    """Pin a task to an agent.
+
+    An idle agent gets it at once, a busy one next.
 
     Examples: agentcom task assign t-17 ada; agentcom task assign t-17 --auto
     """
@@ -126,15 +144,13 @@ def assign(
 
 
 @app.command()
-def hold(
-    ctx: typer.Context, task: Ref, reason: Annotated[str, typer.Option("--reason", help="Why.")] = "", json: Json = False
-) -> None:
-    """Keep a scheduled or queued task from running."""
+def hold(ctx: typer.Context, task: TaskRef, reason: Why = "", json: Json = False) -> None:
+    """Keep a task from running."""
     _answer(call(ctx, lambda hub: hub.hold(task, reason)), json)
 
 
 @app.command()
-def release(ctx: typer.Context, task: Ref, json: Json = False) -> None:
+def release(ctx: typer.Context, task: TaskRef, json: Json = False) -> None:
     """Undo a hold."""
     _answer(call(ctx, lambda hub: hub.release(task)), json)
 
@@ -142,12 +158,14 @@ def release(ctx: typer.Context, task: Ref, json: Json = False) -> None:
 @app.command()
 def complete(
     ctx: typer.Context,
-    task: Ref,
-    reason: Annotated[str, typer.Option("--reason", help="Why it counts as done.")],
+    task: TaskRef,
+    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why it counts as done.")],
     force: Annotated[bool, typer.Option("--force", help="Stop a working agent first.")] = False,
     json: Json = False,
 ) -> None:
-    """Call a task done by hand: what depends on it is released.
+    """Call a task done by hand.
+
+    What depends on it is released.
 
     Example: agentcom task complete t-17 --reason "fixed on the server"
     """
@@ -155,25 +173,29 @@ def complete(
 
 
 @app.command()
-def cancel(
-    ctx: typer.Context, task: Ref, reason: Annotated[str, typer.Option("--reason", help="Why.")] = "", json: Json = False
-) -> None:
-    """Cancel a task; a running one when its agent has stopped."""
+def cancel(ctx: typer.Context, task: TaskRef, reason: Why = "", json: Json = False) -> None:
+    """Cancel a task.
+
+    A running one is cancelled when its agent has stopped.
+    Example: agentcom task cancel t-17 --reason "not needed any more"
+    """
     _answer(call(ctx, lambda hub: hub.cancel(task, reason)), json)
 
 
 @app.command()
-def requeue(ctx: typer.Context, task: Ref, json: Json = False) -> None:
-    """Start a finished task again, with fresh budgets."""
+def requeue(ctx: typer.Context, task: TaskRef, json: Json = False) -> None:
+    """Start a finished task again."""
     _answer(call(ctx, lambda hub: hub.requeue(task)), json)
 
 
 @app.command()
 def answer(
     ctx: typer.Context,
-    task: Ref,
-    text: Annotated[str, typer.Argument(help="The answer.")],
-    question: Annotated[str | None, typer.Option("--question", "-q", help="Which question, if it matters.")] = None,
+    task: TaskRef,
+    text: Annotated[str, typer.Argument(metavar="TEXT", help="The answer.")],
+    question: Annotated[
+        str | None, typer.Option("--question", "-q", metavar="ID", help="Which question, if it matters.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Answer the agent's open question.
@@ -181,6 +203,23 @@ def answer(
     Example: agentcom task answer t-17 "use the second table"
     """
     _answer(call(ctx, lambda hub: hub.answer(task, text, qid=question)), json)
+
+
+async def _check_names(hub: HubClient, *, project: str | None, repo: str | None, agent: str | None) -> None:
+    """Nothing matches: a name that does not exist is why, and the hub refuses it with what to do."""
+    if repo is not None:
+        await hub.repo(repo)
+    if project is not None:
+        await hub.project(project)
+    if agent is not None:
+        await hub.agent(agent)
+
+
+def _cause(task: Task) -> render.Cell:
+    """The code of its last step and the words to it; that a person ended it is said by the state already."""
+    by_hand = task["cause"] in ("cancel", "complete") and task["reason"]
+    code = None if by_hand or task["state"] in ("in_review", "done") else task["cause"]
+    return render.brief(": ".join(word for word in (code, task["reason"]) if word))
 
 
 def _answer(done: TaskAnswer, json: bool) -> None:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
 from hub.cli import render
-from hub.cli.exits import Exit
+from hub.cli.exits import EPILOG, Exit
 from hub.cli.render import state
 from hub.cli.session import Json, call
-from hub.cli.story import event_line
+from hub.cli.story import ask, event_line
+from hub.cli.words import TaskRef
 
 if TYPE_CHECKING:
     from hub.client import HubClient
+    from hub.client.documents import Event, TaskDetail
 
 TERMINAL = ("done", "dead", "cancelled")
 PATIENCE_S = 60.0
@@ -22,14 +24,13 @@ PATIENCE_S = 60.0
 
 def mount(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("watch")(watch)
+    app.command("watch", epilog=EPILOG)(watch)
 
 
-def watch(
-    ctx: typer.Context, task: Annotated[str, typer.Argument(metavar="TASK", help="t-17 or 17.")], json: Json = False
-) -> None:
-    """Follow a task until it is finished. Ends with 0 when it is done, otherwise with 6; --json prints one event a line.
+def watch(ctx: typer.Context, task: TaskRef, json: Json = False) -> None:
+    """Follow a task until it is finished.
 
+    Says when it waits for you. Ends with 0 when it is done, otherwise with 6; --json prints one event a line.
     Example: agentcom task watch t-17
     """
     end = call(ctx, lambda hub: follow(hub, task, json=json))
@@ -51,6 +52,7 @@ async def follow(hub: HubClient, task: str, *, json: bool) -> str:
                     render.document(item, line=True)
                 else:
                     event_line(item)
+                    await _call_for_person(hub, item)
                 shown = item["seq"]
                 if item["to_state"] in TERMINAL:
                     return str(item["to_state"])
@@ -58,7 +60,27 @@ async def follow(hub: HubClient, task: str, *, json: bool) -> str:
             found = await hub.task(task)
             if shown == 0 and not json:
                 render.say(render.Cell(found["id"], "bold"), "  ", state(found["state"]), f"  {found['title']}")
+                _waiting_change(found)
+                ask(found)
                 shown = item.seq
             if found["state"] in TERMINAL:
                 return found["state"]
     return found["state"]
+
+
+async def _call_for_person(hub: HubClient, event: Event) -> None:
+    """Say what a person can do when the event is one that waits for a person."""
+    if event["kind"] == "change.waiting":
+        _say_change(f"c-{(event['data'] or {}).get('change')}")
+    elif event["kind"] == "task.blocked" and event["task"] is not None:
+        ask(await hub.task(event["task"]))
+
+
+def _waiting_change(task: TaskDetail) -> None:
+    for change in task["changes"][:1]:
+        if change["state"] == "waiting":
+            _say_change(change["id"])
+
+
+def _say_change(change: str) -> None:
+    render.say(render.Cell("waits for you: ", "bold"), f"agentcom change approve {change}")

@@ -41,6 +41,7 @@ def demo(
         raise typer.BadParameter(f"{keep} is not empty; name a new directory", param_hint="--keep")
     root = keep if keep is not None else Path(tempfile.mkdtemp(prefix="agentcom-demo-"))
     root.mkdir(parents=True, exist_ok=True, mode=0o700)
+    held: bool | None = None
     try:
         held = asyncio.run(_perform(root.resolve(), repo, agents, kill_hub=kill_hub, as_json=as_json))
     except asyncio.CancelledError:
@@ -50,7 +51,7 @@ def demo(
         print(f"error: {fault}", file=sys.stderr)  # noqa: T201  the CLI's own words
         held = False
     finally:
-        if keep is None:
+        if keep is None and held is not False:  # what failed is left to be looked at
             shutil.rmtree(root, ignore_errors=True)
     raise typer.Exit(0 if held else 1)
 

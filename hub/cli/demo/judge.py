@@ -32,7 +32,10 @@ def judge(stage: Stage, play: Play, ideas: tuple[Idea, ...], *, kill_hub: bool) 
             complaints.append(f"{idea.title}: never seen by the hub")
             continue
         ran = sum(1 for n, *_ in runs if f"t-{n}" == task["id"])
-        accepted = [attempt for attempt in task["attempts"] if attempt["accepted_at"] is not None]
+        accepted = sorted(
+            (attempt for attempt in task["attempts"] if attempt["accepted_at"] is not None),
+            key=lambda attempt: attempt["lease_epoch"],
+        )
         merged += any(change["state"] == "merged" for change in task["changes"])
         doubled += ran > idea.runs
         complaints.extend(_complaints(idea, task, ran, len(accepted)))

@@ -12,12 +12,11 @@ from dataclasses import dataclass, field
 from hub.cli.demo.script import Idea
 from hub.cli.demo.stage import Stage
 from hub.client import HubClient
-from hub.client.documents import ChangeDetail, TaskDetail
+from hub.client.documents import ChangeDetail, TaskDetail, Verification
 from hub.client.errors import HubUnreachable
 
 REPO = "demo"
 POLICY = {"auto_merge_tier1": True}
-CHECKS = [{"kind": "file_exists", "target": "README.md", "description": "the project still has its front page"}]
 LOOK_S = 0.1
 OUTAGE_S = 1.5
 ENDED = frozenset({"done", "dead", "cancelled"})
@@ -31,6 +30,7 @@ class Seen:
 
     tasks: dict[str, TaskDetail] = field(default_factory=dict)
     states: dict[str, str] = field(default_factory=dict)
+    corrected: set[str] = field(default_factory=set)
     killed_agent: bool = False
     approved: bool = False
 
@@ -52,7 +52,7 @@ class Play:
         await stage.start_hub()
         self._tell(f"hub ready on {stage.url}, data in {stage.data_dir}")
         async with HubClient(stage.url, stage.operator_token) as hub, asyncio.timeout(limit_s):
-            await hub.add_repo(REPO, str(stage.remote), base=stage.base, policy=POLICY, checks=CHECKS)  # type: ignore[arg-type]
+            await hub.add_repo(REPO, str(stage.remote), base=stage.base, policy=POLICY, checks=[self._check()])
             await stage.start_sidecars()
             batch = await hub.submit_batch([idea.task(REPO) for idea in self._ideas], idempotency_key="demo")
             self.numbers = {idea.ref: task["id"] for idea, task in zip(self._ideas, batch["tasks"], strict=True)}
@@ -64,6 +64,10 @@ class Play:
                 await asyncio.sleep(LOOK_S)
             await self._all_ended(hub)  # once more: the last task may have ended while the others were read
 
+    def _check(self) -> Verification:
+        """What is registered with the repository: without a check of its own no change would merge by itself."""
+        return {"kind": "file_exists", "target": self._stage.some_file(), "description": "what was there is still there"}
+
     async def _all_ended(self, hub: HubClient) -> bool:
         with suppress(HubUnreachable):
             for idea in self._ideas:
@@ -72,8 +76,12 @@ class Play:
                 if self.seen.states.get(idea.ref) != task["state"]:
                     self.seen.states[idea.ref] = task["state"]
                     who = f" on {task['agent']}" if task["agent"] else ""
-                    why = f" ({task['cause']})" if task["cause"] else ""
+                    why = f" ({task['cause']})" if task["cause"] and not task["cause"].startswith("lane_") else ""
                     self._tell(f"{task['id']} {idea.title}: {task['state']}{who}{why}")
+                report = task["result"]["verification"] if task["result"] is not None else None
+                if report is not None and report["fix_rounds"] and idea.ref not in self.seen.corrected:
+                    self.seen.corrected.add(idea.ref)
+                    self._tell(f"{task['id']} its verification failed at first; the agent was told why and corrected it")
         return len(self.seen.states) == len(self._ideas) and ENDED.issuperset(self.seen.states.values())
 
     def _be_the_accident(self) -> None:

@@ -67,14 +67,17 @@ class Show:
             agent = clean(task["agent"] or "")
             table.add_row(task["id"], clean(task["title"]), agent, str(task["attempts"]), str(task["runs"]), push, state)
         console.print(table)
+        console.print("push: from the committed claim to the sidecar's fsynced acceptance.")
         console.print(
-            "push: from the committed claim to the sidecar's fsynced acceptance. runs: counted by the agents themselves."
+            "runs: counted by the agents themselves; once more to correct a failed verification, or after a killed agent."
         )
         for complaint in outcome.complaints:
             console.print(Text(f"did not hold: {clean(complaint)}", "red"))
         if document["ok"]:
             merged, restarts = document["merged"], document["hub_restarts"]
             killed = f", {restarts} hub killed and restarted" if restarts else ""
-            console.print(Text(f"Every expectation held: {merged} changes merged, 0 lost, 0 run twice{killed}.", "bold green"))
+            console.print(
+                Text(f"Every expectation held: {merged} changes merged, 0 lost, 0 run without cause{killed}.", "bold green")
+            )
         else:
-            console.print(Text(f"Not every expectation held. Logs are in {root} if you ran with --keep.", "bold red"))
+            console.print(Text(f"Not every expectation held. Everything is left in {root} to look at.", "bold red"))

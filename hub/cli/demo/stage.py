@@ -60,11 +60,7 @@ class Stage:
     def make_repository(self, source: Path | None) -> None:
         """A bare remote with one commit, or a bare clone of ``source``, which itself is only read."""
         if source is not None:
-            self._git(
-                "clone", "--quiet", "--bare", "--no-hardlinks", "--", str(source.resolve()), str(self.remote), cwd=self.root
-            )
-            head = self._git("symbolic-ref", "--short", "HEAD", cwd=self.remote).strip()
-            self.base = head
+            self._clone(source)
             return
         work = self.root / "seed"
         self._git("init", "--quiet", f"--initial-branch={BASE}", str(work), cwd=self.root)
@@ -73,6 +69,23 @@ class Stage:
         self._git("add", "--all", cwd=work)
         self._git("commit", "--quiet", "--message", "Begin", cwd=work)
         self._git("clone", "--quiet", "--bare", "--no-hardlinks", "--", str(work), str(self.remote), cwd=self.root)
+
+    def _clone(self, source: Path) -> None:
+        try:
+            self._git(
+                "clone", "--quiet", "--bare", "--no-hardlinks", "--", str(source.resolve()), str(self.remote), cwd=self.root
+            )
+            self.base = self._git("symbolic-ref", "--short", "HEAD", cwd=self.remote).strip()
+        except StageError as fault:
+            raise StageError(f"{source} is not a git repository that can be cloned ({fault})") from fault
+        try:
+            self._git("rev-parse", "--quiet", "--verify", f"refs/heads/{self.base}", cwd=self.remote)
+        except StageError as fault:
+            raise StageError(f"{source} has no commit on {self.base}; make a first one") from fault
+
+    def some_file(self) -> str:
+        """A file that the base branch has, for the registered check to look for."""
+        return self._git("ls-tree", "-r", "-z", "--name-only", f"refs/heads/{self.base}", cwd=self.remote).split("\0")[0]
 
     def base_log(self, limit: int = 40) -> list[str]:
         """The base branch, newest first, one line a commit."""
@@ -83,7 +96,7 @@ class Stage:
         env = {**git_env(os.environ, allow_file=True), **identity_env("Demo", "demo@agentcom.invalid")}
         done = subprocess.run(git_argv(*argv), cwd=cwd, env=env, capture_output=True, text=True, timeout=120, check=False)
         if done.returncode:
-            raise StageError(f"git {argv[0]} failed: {done.stderr.strip()}")
+            raise StageError(f"git {argv[0]}: {(done.stderr.strip().splitlines() or ['failed'])[-1]}")
         return done.stdout
 
     # ── the processes ────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -18,7 +18,9 @@ DETAIL_CHARS = 300
 """Of what a check or an agent printed; the task itself shows the rest."""
 
 _ENDINGS = frozenset({"task.stopping", "task.cancelled", "task.completed", "task.dead"})
+_BY_HAND = ("cancel", "complete")
 _PASSED = (CheckStatus.PASS, CheckStatus.SKIP)
+_STATUS = {CheckStatus.FAIL.value: "failed", CheckStatus.TIMEOUT.value: "took too long"}
 _RECORDED = frozenset({TaskState.BLOCKED, TaskState.IN_REVIEW, *TERMINAL})
 _CHANGES = {
     ChangeState.OPEN: "is being assessed",
@@ -105,7 +107,8 @@ def _merged(change: ChangeOfTask) -> str:
 
 
 def _code(cause: str | None, words: str | None) -> str:
-    return ": ".join(part for part in (cause, words) if part)
+    """The code of an end and the words to it; that a person ended it is said by the state already."""
+    return ": ".join(part for part in (None if cause in _BY_HAND and words else cause, words) if part)
 
 
 def _failure(account: Account) -> str | None:
@@ -133,7 +136,7 @@ def _failed_check(report: Mapping[str, Any]) -> str:
     name = f"{first.get('kind')} {first.get('target') or ''}".strip()
     printed = str(first.get("output") or "").strip().splitlines()
     more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
-    return f"{_short(name)} {first.get('status')}{more}{_with(_short(printed[-1]) if printed else '')}"
+    return f"{_short(name)} {_STATUS.get(str(first.get('status')), 'could not run')}{more}{_with(_short(printed[-1]) if printed else '')}"
 
 
 def _short(text: str) -> str:

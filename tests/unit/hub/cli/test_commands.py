@@ -195,7 +195,7 @@ def test_approving_shows_what_it_is_about_and_asks(change, terminal, capsys):
     code, printed = approve_in_terminal(capsys)
     assert code == 0
     assert "no check is registered" in printed.out
-    assert "1 files, +3 -1" in printed.out
+    assert "1 file, +3 -1" in printed.out
     assert "+new" in printed.out
     assert change.gatekeeper.reviews == [("approve", 4, "operator", True, SHA, "fine")]
 

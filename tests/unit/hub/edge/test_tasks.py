@@ -438,3 +438,99 @@ async def test_explaining_falls_back_to_the_row_of_a_finished_task(house):
 
 def test_an_event_row_is_what_the_history_reads():
     assert EventRow._fields[:3] == ("at", "kind", "actor")
+
+
+# ── explaining from the records ──────────────────────────────────────────────────────────────────────────────────────
+
+
+async def explained(house, n):
+    async with house.client(Scope.OBSERVER) as client:
+        line = (await client.get(f"{TASKS}/{n}/explain")).json()["explanation"]
+        assert (await client.get(f"{TASKS}/{n}")).json()["explanation"] == line
+    return line
+
+
+async def test_a_task_in_review_names_its_change_and_who_it_waits_for(house):
+    rows = house.rows
+    rows.repository()
+    rows.task(1, state="in_review", lease_epoch=1)
+    house.scheduler.explanations[1] = "in review: its change is with the gatekeeper"
+    assert await explained(house, 1) == "in review: its change is with the gatekeeper"
+    rows.change(4, 1, tier=3, cause="person_needed: tier 3 needs the approval of a person")
+    assert await explained(house, 1) == (
+        "in review: c-4 (tier 3) waits for a person: person_needed: tier 3 needs the approval of a person;"
+        " agentcom change approve c-4"
+    )
+    rows.connection.execute("UPDATE change SET cause = 'review_needed: tier 2 needs it'")
+    assert "waits for a person or another agent" in await explained(house, 1)
+    rows.connection.execute("UPDATE change SET state = 'checking', cause = NULL")
+    assert await explained(house, 1) == "in review: c-4 (tier 3) waits for its checks"
+
+
+async def test_a_dead_task_names_the_check_that_failed(house):
+    rows = house.rows
+    rows.task(1, state="dead", cause="verification_failed", lease_epoch=2)
+    rows.attempt(1, 1, error='{"code": "older", "message": "not this"}')
+    rows.attempt(1, 2, error='{"code": "verification_failed", "message": "2 checks"}')
+    report = (
+        '{"passed": false, "checks": [{"kind": "no_secrets", "target": "", "status": "pass"},'
+        ' {"kind": "command_succeeds", "target": "make test", "status": "fail", "output": "lots\\nE: 1 failed\\n"},'
+        ' {"kind": "git_clean", "status": "timeout"}]}'
+    )
+    rows.insert("result", task=1, lease_epoch=2, output="", branch="agentcom/t-1/2", commits="[]", verification=report)
+    assert await explained(house, 1) == (
+        "dead: verification_failed: command_succeeds make test failed (and 1 more): E: 1 failed;"
+        " branch agentcom/t-1/2; attempt 2 on bob"
+    )
+
+
+async def test_a_dead_task_without_checks_says_its_error(house):
+    house.rows.task(1, state="dead", cause="lost", lease_epoch=1)
+    house.rows.attempt(1, 1, error='{"code": "agent_failed", "message": "exit\\ncode 1"}')
+    assert await explained(house, 1) == "dead: lost: agent_failed: exit code 1; attempt 1 on bob"
+    house.rows.task(2, state="dead", cause="deadline", deadline=NOW)
+    assert await explained(house, 2) == "dead: deadline 2027-01-15T08:00:00Z passed"
+
+
+async def test_the_reason_of_an_end_is_explained_and_listed(house):
+    rows = house.rows
+    rows.task(1, state="cancelled", cause="cancel")
+    rows.task(2, state="cancelled", cause="dependency")
+    rows.task(3, state="cancelled", cause="cancel")
+    rows.task(4, state="queued")
+    rows.event(1, task=1, kind="task.stopping", data='{"then": "cancelled", "reason": "not needed"}')
+    rows.event(2, task=1, kind="task.cancelled")
+    rows.event(3, task=2, kind="task.cancelled", data='{"why": "t-9 is dead"}')
+    rows.event(4, task=3, kind="task.cancelled", data='{"reason": "an earlier life"}')
+    rows.event(5, task=3, kind="task.requeued")
+    rows.event(6, task=3, kind="task.cancelled")
+    rows.event(7, task=4, kind="task.cancelled", data='{"reason": "before it was requeued"}')
+    assert await explained(house, 1) == "cancelled: not needed"
+    assert await explained(house, 2) == "cancelled: dependency: t-9 is dead"
+    assert await explained(house, 3) == "cancelled: cancel"
+    async with house.client(Scope.OBSERVER) as client:
+        found = (await client.get(TASKS)).json()["tasks"]
+    assert {task["id"]: task["reason"] for task in found} == {
+        "t-1": "not needed",
+        "t-2": "t-9 is dead",
+        "t-3": None,
+        "t-4": None,
+    }
+
+
+async def test_a_finished_task_says_what_it_became(house):
+    rows = house.rows
+    rows.repository()
+    rows.task(1, state="done", cause="merged")
+    rows.change(4, 1, state="merged", merged_sha="c" * 40)
+    assert await explained(house, 1) == f"done: c-4 is merged as {'c' * 12}"
+    rows.task(2, state="done", cause="complete")
+    rows.event(1, task=2, kind="task.completed", data='{"reason": "fixed by hand"}')
+    assert await explained(house, 2) == "done: fixed by hand"
+
+
+async def test_a_blocked_task_says_what_is_asked_and_how_to_answer(house):
+    house.rows.task(1, state="blocked", parked=1, lease_epoch=1)
+    house.rows.insert("question", task=1, lease_epoch=1, qid="q", text="which?", options='["a", "b"]', asked_at=NOW)
+    house.scheduler.explanations[1] = "blocked (on bob): question q waits for an answer"
+    assert (await explained(house, 1)).endswith('waits for an answer: which? (a | b); agentcom task answer t-1 "…"')

@@ -1,0 +1,72 @@
+"""Arguments and options that several commands share: references read before anything is sent, and words the shell completes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Annotated
+
+import typer
+
+from hub.ids import AgentState, ChangeState, Lane, TaskState, TaskType, parse_change_ref, parse_task_ref
+
+COMPLEXITIES = ("trivial", "standard", "complex")
+
+
+def complete(words: Iterable[str]) -> Callable[[str], list[str]]:
+    """Completion from a closed set. The hub itself judges what was written: it takes the words of older systems, too."""
+    known = [str(word) for word in words]
+    return lambda incomplete: [word for word in known if word.startswith(incomplete)]
+
+
+def listed(words: Iterable[str]) -> str:
+    """``One of a, b or c.``"""
+    *first, last = [str(word) for word in words]
+    return f"One of {', '.join(first)} or {last}."
+
+
+def _reference(parse: Callable[[str], int]) -> Callable[[str | None], str | None]:
+    def read(value: str | None) -> str | None:
+        if value is None:  # while a shell asks for completions, nothing is given yet
+            return None
+        try:
+            parse(value)
+        except ValueError as fault:
+            raise typer.BadParameter(str(fault)) from None
+        return value
+
+    return read
+
+
+_NEW_TYPES = [kind for kind in TaskType if kind is not TaskType.CHECK]
+
+TaskRef = Annotated[str, typer.Argument(metavar="TASK", help="t-17 or 17.", callback=_reference(parse_task_ref))]
+ChangeRef = Annotated[str, typer.Argument(metavar="CHANGE", help="c-4 or 4.", callback=_reference(parse_change_ref))]
+LaneWord = Annotated[str | None, typer.Option("--lane", "-l", metavar="LANE", help=listed(Lane), autocompletion=complete(Lane))]
+TaskStateWord = Annotated[
+    str | None,
+    typer.Option("--state", "-s", metavar="STATE", help=listed(TaskState), autocompletion=complete(TaskState)),
+]
+ChangeStateWord = Annotated[
+    str | None,
+    typer.Option("--state", "-s", metavar="STATE", help=listed(ChangeState), autocompletion=complete(ChangeState)),
+]
+AgentStateWord = Annotated[
+    str | None,
+    typer.Option("--state", "-s", metavar="STATE", help=listed(AgentState), autocompletion=complete(AgentState)),
+]
+TypeWord = Annotated[
+    str | None,
+    typer.Option(
+        "--type", metavar="TYPE", help="bug, feature …; check shows the internal checks.", autocompletion=complete(TaskType)
+    ),
+]
+NewTypeWord = Annotated[
+    str | None,
+    typer.Option("--type", metavar="TYPE", help=listed(_NEW_TYPES), autocompletion=complete(_NEW_TYPES)),
+]
+Complexity = Annotated[
+    str | None,
+    typer.Option("--complexity", metavar="WORD", help=listed(COMPLEXITIES), autocompletion=complete(COMPLEXITIES)),
+]
+Project = Annotated[str | None, typer.Option("--project", "-p", metavar="PROJECT", help="Only of this project.")]
+Repo = Annotated[str | None, typer.Option("--repo", "-r", metavar="REPO", help="Only of this repository.")]
