@@ -11,18 +11,21 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import replace
 from typing import Any
 
 import structlog
 
-from hub.wire.frames import FromHub
+from hub.wire.frames import Accepted, FromHub
 from sidecar import effects as fx
+from sidecar import records
 from sidecar.clock import boot_us
 from sidecar.effects import IMMEDIATE, Effect, Happening
 from sidecar.holder import Holder
 from sidecar.journal import Journal
 from sidecar.link import Link
-from sidecar.records import Key
+from sidecar.records import Key, RecordError, encode
+from sidecar.reports import check_readable, failed
 from sidecar.runner import Deadline
 from sidecar.work import Tools, Work
 from sidecar.workspace import WorkspaceError, Workspaces
@@ -30,7 +33,13 @@ from sidecar.workspace import WorkspaceError, Workspaces
 log = structlog.get_logger(__name__)
 
 BACKLOG_EFFECTS = 10_000
-"""Effects that may wait for a slow disk; beyond, the link is dropped until it has caught up."""
+"""Effects that may wait for a slow disk.
+
+Beyond, the link is dropped together with all frames that wait for it, and until half of the rest is done no frame is taken
+in and no new connection is greeted. What else adds effects is the works, each of which waits for its own last report, so
+that the queue stays bounded. The beats stop with the link: a disk that is this slow loses its leases.
+"""
+_BEHIND = "the disk does not keep up"
 _FAR_US = 3_600_000_000
 
 
@@ -60,6 +69,7 @@ class Agent:
         self._queued = asyncio.Event()
         self._happened = asyncio.Event()
         self._ticking = asyncio.Event()
+        self._behind = False
         self._connection = 0
         self._tasks: asyncio.TaskGroup | None = None
         self._log = log.bind(agent=name)
@@ -115,11 +125,24 @@ class Agent:
         self._enqueue(self.holder.apply(event, self._clock_us()))
         self._happened.set()
         self._ticking.set()
-        if len(self._queue) > BACKLOG_EFFECTS:
-            self._link.drop("the disk does not keep up")
+        if len(self._queue) > BACKLOG_EFFECTS and not self._behind:
+            self._behind = True
+            self._queue = deque(item for item in self._queue if not isinstance(item[0], fx.Send))
+            self._link.drop(_BEHIND)
 
     async def tell(self, event: Happening) -> None:
-        """Like :meth:`happen`; returns when everything that follows from it, and was decided before it, is performed."""
+        """Like :meth:`happen`; returns when everything that follows from it, and was decided before it, is performed.
+
+        Raises :class:`~sidecar.records.RecordError`, and nothing happened, for a report that the journal could not give
+        back; a result of that kind is replaced by one that says so.
+        """
+        try:
+            check_readable(event)
+        except RecordError as fault:
+            if not isinstance(event, fx.Finished):
+                raise
+            self._log.warning("result_unreadable", task=event.key.task, reason=str(fault))
+            event = fx.Finished(event.key, failed(event.key, fault))
         done = asyncio.get_running_loop().create_future()
         self.happen(event)
         self._queue.append((done, self._connection))
@@ -134,10 +157,22 @@ class Agent:
     def opened(self) -> None:
         """A socket is open."""
         self._connection += 1
-        self.happen(fx.Connected())
+        if self._behind:
+            self._link.drop(_BEHIND)
+        else:
+            self.happen(fx.Connected())
 
     def received(self, frame: FromHub) -> None:
         """The hub sent a frame."""
+        if self._behind:  # the connection is dropped: what was still on its way is settled with the next one
+            return
+        if isinstance(frame, Accepted) and frame.spec is not None:
+            record = records.Accepted(task=frame.task, lease_epoch=frame.lease_epoch, spec=frame.spec)
+            try:
+                encode(record)
+            except RecordError as fault:  # without a spec it is given back
+                self._log.warning("spec_unreadable", task=frame.task, reason=str(fault))
+                frame = replace(frame, spec=None)
         self.happen(fx.Received(frame))
 
     def closed(self) -> None:
@@ -160,6 +195,7 @@ class Agent:
             await self._queued.wait()
             self._queued.clear()
             while self._queue:
+                self._behind = self._behind and len(self._queue) > BACKLOG_EFFECTS // 2
                 effect, connection = self._queue.popleft()
                 if isinstance(effect, asyncio.Future):
                     if not effect.done():
@@ -221,12 +257,12 @@ class Agent:
         """Clean up after a settled assignment. What cannot be removed now is tried again at the next start."""
         if (found := self._works.get(key)) is not None:
             await asyncio.wait({found[1]})
-        await self._tools.runner.forget(key)
         try:
+            await self._tools.runner.forget(key)
             if (workspace := await self._workspaces.find(key.task, key.lease_epoch)) is not None:
                 await self._workspaces.release(workspace)
-        except WorkspaceError as fault:
-            self._log.warning("workspace_stays", task=key.task, code=fault.code, reason=str(fault))
+        except (WorkspaceError, OSError, RecursionError) as fault:  # whatever an agent left there is its own, not ours
+            self._log.warning("workspace_stays", task=key.task, code=getattr(fault, "code", "os_error"), reason=str(fault))
 
     async def _keep_time(self) -> None:
         """Ticks when the holder needs one; nothing on this path waits for anything."""

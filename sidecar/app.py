@@ -25,11 +25,13 @@ import structlog
 from hub.wire import frames
 from sidecar.agent import Agent
 from sidecar.backoff import Reconnect, Refused
+from sidecar.children import CHILDREN
 from sidecar.clock import boot_us
 from sidecar.environment import agent_environment
 from sidecar.holder import Holder
 from sidecar.journal import Journal
 from sidecar.link import SUBPROTOCOL, Link
+from sidecar.process import owned_by
 from sidecar.records import Key
 from sidecar.runner import Runner
 from sidecar.runtimes.base import Runtime
@@ -37,8 +39,8 @@ from sidecar.runtimes.command import CommandRuntime
 from sidecar.runtimes.mock import MockRuntime
 from sidecar.runtimes.none import NoRuntime
 from sidecar.settings import AgentSettings, Settings, read_token
-from sidecar.sweep import become_subreaper
 from sidecar.work import Tools
+from sidecar.workdir import remove_home
 from sidecar.workspace import GitIdentity, WorkspaceError, Workspaces
 
 log = structlog.get_logger(__name__)
@@ -60,6 +62,7 @@ class Sidecar:
         self._boot_id = uuid.uuid4().hex
         state = settings.state_dir
         identity = GitIdentity(name=settings.git.name, email=settings.git.email)
+        self._work = state / "workspaces" / "work"
         self._workspaces = Workspaces(state / "workspaces", identity=identity, urls=settings.repos)
         self.agents = [self._agent(agent, state / "agents" / agent.id) for agent in settings.agents]
         self._draining = asyncio.Event()
@@ -69,7 +72,8 @@ class Sidecar:
 
         0 drained, 4 the hub refused every agent. Faults are raised.
         """
-        become_subreaper()  # what a dead shim leaves behind becomes ours to find
+        CHILDREN.adopt()  # what a dead shim leaves behind becomes ours to find
+        left_over = await asyncio.to_thread(set_aside, self._work)  # before any agent can prepare a workspace
         loop = asyncio.get_running_loop()
         me = asyncio.current_task()
         assert me is not None
@@ -94,10 +98,11 @@ class Sidecar:
         try:
             async with asyncio.TaskGroup() as group:
                 lives = [group.create_task(live(agent), name=agent.name) for agent in self.agents]
-                clean = group.create_task(self._release_strangers(), name="release-strangers")
+                clean = group.create_task(self._release_strangers(left_over), name="release-strangers")
+                collect = group.create_task(CHILDREN.keep_collecting(), name="collect-adopted")
                 drain = group.create_task(self._drain(stop_agents=stop_agents), name="drain")
                 await asyncio.wait(lives)
-                for task in (clean, drain):
+                for task in (clean, collect, drain):
                     task.cancel()
         finally:
             for signum in (signal.SIGTERM, signal.SIGINT):
@@ -111,15 +116,25 @@ class Sidecar:
             for agent in self.agents:
                 group.create_task(agent.drain(stop_agents=stop_agents, patience_s=self._settings.drain_s))
 
-    async def _release_strangers(self) -> None:
+    async def _release_strangers(self, left_over: list[Path]) -> None:
         """Remove workspaces no journal knows: their assignments were settled when the last process ended."""
-        for workspace in await self._workspaces.all():
+        for home in left_over:
+            try:
+                await asyncio.to_thread(remove_home, home)
+            except (WorkspaceError, OSError, RecursionError) as fault:
+                log.warning("workspace_stays", home=home.name, reason=str(fault))
+        try:
+            workspaces = await self._workspaces.all()
+        except (WorkspaceError, OSError, RecursionError) as fault:
+            log.warning("workspaces_stay", reason=str(fault))
+            return
+        for workspace in workspaces:
             key = Key(workspace.task, workspace.lease_epoch)
             if all(agent.holder.holding(key) is None for agent in self.agents):
                 try:
                     await self._workspaces.release(workspace)
-                except WorkspaceError as fault:
-                    log.warning("workspace_stays", task=key.task, code=fault.code, reason=str(fault))
+                except (WorkspaceError, OSError, RecursionError) as fault:
+                    log.warning("workspace_stays", task=key.task, reason=str(fault))
 
     def _agent(self, agent: AgentSettings, home: Path) -> Agent:
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -176,7 +191,10 @@ def make_runtime(agent: AgentSettings) -> Runtime:
 
 @contextlib.contextmanager
 def own_state(directory: Path) -> Iterator[str]:
-    """Hold the state directory for this process and yield its install id; raises :class:`StateInUseError`."""
+    """Hold the state directory for this process and yield its install id; raises :class:`StateInUseError`.
+
+    What commands of a killed predecessor still run is killed first: they work where this one is about to.
+    """
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
@@ -184,14 +202,41 @@ def own_state(directory: Path) -> Iterator[str]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as fault:
             raise StateInUseError(f"another sidecar uses {directory}") from fault
-        name = directory / "install_id"
-        if not name.exists():
-            fresh = name.with_suffix(".new")
-            fresh.write_text(uuid.uuid4().hex)
-            fresh.replace(name)
-        yield name.read_text().strip()
+        swept = owned_by(directory)
+        if swept.killed:
+            log.warning("left_over_commands_killed", killed=swept.killed, remain=[process.pid for process in swept.survivors])
+        yield _install_id(directory)
     finally:
         os.close(lock)
+
+
+def set_aside(work: Path) -> list[Path]:
+    """Rename the workspaces without a record, which nobody ever worked in, and return all that wait to be removed."""
+    homes = sorted(work.iterdir()) if work.is_dir() else []
+    for home in homes:
+        if not home.name.startswith(".") and not any(home.glob("*.json")):
+            with contextlib.suppress(OSError):
+                home.rename(work / f".{uuid.uuid4().hex}")
+    return sorted(work.glob(".*"))
+
+
+def _install_id(directory: Path) -> str:
+    name = directory / "install_id"
+    known = name.read_text().strip() if name.exists() else ""
+    if not known:  # an empty file is what a loss of power makes of one that was not synced
+        known = uuid.uuid4().hex
+        fresh = name.with_suffix(".new")
+        with fresh.open("w") as file:
+            file.write(known)
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(name)
+        parent = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(parent)
+        finally:
+            os.close(parent)
+    return known
 
 
 def run(settings: Settings, *, stop_agents: bool) -> int:

@@ -1,4 +1,4 @@
-"""``python -m sidecar``, which ``agentcom sidecar`` calls. Exit codes: 0 drained, 2 settings, 3 state in use, 4 refused."""
+"""``python -m sidecar``, which ``agentcom sidecar`` calls. Exit codes: 0 drained, 2 settings, 3 state in use, 4 refused, 5 journal."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import typer
 
 from sidecar import app as composition
 from sidecar import logs
+from sidecar.journal import JournalError
 from sidecar.settings import SettingsError, load
 
 cli = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
@@ -40,4 +41,7 @@ def run(
     except composition.StateInUseError as fault:
         typer.echo(f"{fault}; stop it, or set another state_dir", err=True)
         raise typer.Exit(3) from fault
+    except JournalError as fault:
+        typer.echo(f"A journal cannot be used. {fault}", err=True)
+        raise typer.Exit(5) from fault
     raise typer.Exit(code)

@@ -6,17 +6,23 @@ that no agent has touched yet, never with an agent's configuration.
 
 from __future__ import annotations
 
+import asyncio
+import functools
+import os
 import re
+import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO
+from typing import IO, Self
 
 from hub.wire.git import git_argv, git_env
 from sidecar.process import Finished, run
 
 OUTPUT_LIMIT_BYTES = 32 * 1024 * 1024
 """Most output of one command that is read; more is an error, never silently cut."""
+MEMORY_LIMIT_BYTES = 2 * 1024**3
+"""Most memory of one local command, where ``prlimit`` exists: a few kilobytes of an agent's trees can name any number of paths."""
 MESSAGE_CHARS = 1000
 
 
@@ -45,21 +51,27 @@ class Git:
         stdin: bytes | IO[bytes] = b"",
         stdout: IO[bytes] | None = None,
         ok: Sequence[int] = (0,),
+        limit_bytes: int = OUTPUT_LIMIT_BYTES,
     ) -> Finished:
-        """Run one local command; raises :class:`WorkspaceError` ``git_failed`` unless its exit code is in ``ok``."""
-        done = await self._start(
-            git_argv(*args, git_dir=str(git_dir), work_tree=None if work_tree is None else str(work_tree)),
-            env={**git_env(self.environ), **(env or {})},
-            cwd=work_tree,
-            stdin=stdin,
-            stdout=stdout,
-        )
+        """Run one local command; raises :class:`WorkspaceError` ``git_failed`` unless its exit code is in ``ok``.
+
+        With the first byte beyond ``limit_bytes`` of output the command ends, and ``git_output_too_large`` is raised.
+        """
+        env = {**git_env(self.environ), **(env or {})}
+        argv = git_argv(*args, git_dir=str(git_dir), work_tree=None if work_tree is None else str(work_tree))
+        argv = [*_memory_limit(env.get("PATH")), *argv]
+        if stdout is not None:
+            done = await self._start(argv, env=env, cwd=work_tree, stdin=stdin, stdout=stdout)
+        else:
+            with _Capture(limit_bytes) as capture:
+                done = await self._start(argv, env=env, cwd=work_tree, stdin=stdin, stdout=capture.writer)
+                done = replace(done, output=capture.rest())
+            if capture.overflowed:
+                raise WorkspaceError("git_output_too_large", f"git {args[0]} printed more than can be read", retryable=False)
         if done.timed_out:
             raise WorkspaceError("git_timeout", f"git {args[0]} took longer than {self.timeout_s:.0f} s", retryable=True)
         if done.returncode not in ok:
             raise WorkspaceError("git_failed", f"git {args[0]}: {_words(done)}", retryable=True)
-        if stdout is None and done.truncated:
-            raise WorkspaceError("git_output_too_large", f"git {args[0]} printed more than can be read", retryable=False)
         return done
 
     async def text(self, git_dir: Path, *args: str) -> str:
@@ -102,6 +114,63 @@ class Git:
             if cwd is not None and str(fault.filename) == str(cwd):
                 raise WorkspaceError("workspace_gone", "the working directory is gone", retryable=True) from fault
             raise WorkspaceError("git_missing", "git was not found on PATH", retryable=True) from fault
+
+
+class _Capture:
+    """The output of one command. One byte over the limit and nobody reads any more, which ends git at once (SIGPIPE)."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self.overflowed = False
+        self._limit_bytes = limit_bytes
+        self._kept = bytearray()
+        self._reader, writer = os.pipe()
+        self.writer = os.fdopen(writer, "wb", buffering=0)
+        os.set_blocking(self._reader, False)
+
+    def __enter__(self) -> Self:
+        asyncio.get_running_loop().add_reader(self._reader, self._read)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.writer.close()
+        self._close()
+
+    def rest(self) -> bytes:
+        """All output, once the command has ended."""
+        self.writer.close()
+        while self._reader >= 0 and self._read():
+            pass
+        return bytes(self._kept)
+
+    def _read(self) -> bool:
+        """Take what is there; False if that is nothing."""
+        try:
+            chunk = os.read(self._reader, 65_536)
+        except BlockingIOError:
+            return False
+        self._kept += chunk
+        if len(self._kept) > self._limit_bytes:
+            self.overflowed = True
+            self._kept.clear()
+        if self.overflowed or not chunk:
+            self._close()
+        return bool(chunk)
+
+    def _close(self) -> None:
+        if self._reader >= 0:
+            asyncio.get_running_loop().remove_reader(self._reader)
+            os.close(self._reader)
+            self._reader = -1
+
+
+@functools.cache
+def _memory_limit(path: str | None) -> tuple[str, ...]:
+    """What to put before a git command so that the kernel bounds its memory; nothing where that, or git, is missing.
+
+    The limit is on data: packs are mapped, may be larger than any memory, and do not count.
+    """
+    prlimit = shutil.which("prlimit", path=path)
+    return () if prlimit is None or shutil.which("git", path=path) is None else (prlimit, f"--data={MEMORY_LIMIT_BYTES}")
 
 
 _REMOTE_ERRORS: Sequence[tuple[re.Pattern[str], str, bool]] = (

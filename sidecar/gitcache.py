@@ -27,6 +27,8 @@ FILES_LIMIT = 256
 ABSORB_LIMIT_BYTES = 2 * 1024**3
 """Largest pack that is taken over from one workspace."""
 PATCH_LIMIT_BYTES = 16 * 1024 * 1024
+LISTING_LIMIT_BYTES = 32 * 1024 * 1024
+"""Longest list of the paths of a commit: about half a million of ordinary length."""
 GC_LOOSE_OBJECTS = 4000
 
 _PATCH = ("-p", "--cc", "-U0", "--text", "--no-renames", "--no-color", "--no-ext-diff", "--no-textconv")
@@ -122,6 +124,19 @@ class GitCache:
         if await self.resolve(head) != head:
             raise WorkspaceError("bad_objects", "the workspace's HEAD is not a commit", retryable=True)
 
+    async def check_extent(self, head: str) -> None:
+        """Raise ``bad_objects`` for a commit with more paths than can be handled.
+
+        Trees can contain each other, so a few kilobytes of them name any number of paths, all of which an index would hold
+        in memory. A listing holds none of them.
+        """
+        try:
+            await self._git.run(self.path, "ls-tree", "-r", "-z", "--name-only", head, limit_bytes=LISTING_LIMIT_BYTES)
+        except WorkspaceError as fault:
+            if fault.code != "git_output_too_large":
+                raise
+            raise WorkspaceError("bad_objects", "the agent's commit names too many paths", retryable=True) from fault
+
     async def contains(self, head: str, ancestor: str) -> bool:
         """Whether ``ancestor`` is ``head`` or in its history."""
         done = await self._git.run(self.path, "merge-base", "--is-ancestor", ancestor, head, ok=(0, 1))
@@ -142,12 +157,13 @@ class GitCache:
         included; None when it is over 16 MiB.
         """
         try:
-            done = await self._git.run(self.path, "log", "--reverse", "--format=commit %H%n%B", *_PATCH, *_range(base, head))
+            layout = ("--reverse", "--format=commit %H%n%B", *_PATCH)
+            done = await self._git.run(self.path, "log", *layout, *_range(base, head), limit_bytes=PATCH_LIMIT_BYTES)
         except WorkspaceError as fault:
             if fault.code == "git_output_too_large":
                 return None
             raise
-        return done.output if len(done.output) <= PATCH_LIMIT_BYTES else None
+        return done.output
 
     async def tidy(self, is_borrowed: Callable[[], Awaitable[bool]]) -> None:
         """Forget leftover pins and repack when it is worth it, unless a workspace borrows (asked while no fetch can run)."""

@@ -2,7 +2,8 @@
 
 Each record is a frame of 4 bytes length, 4 bytes CRC-32 and JSON. :meth:`Journal.append` returns when the record is on
 the disk. A file that ends in the middle of a record lost a write that nobody was promised: it is cut there at opening.
-When settled records outweigh the live ones the file is rewritten beside itself and renamed into place.
+Damage with whole records behind it is something else, a fault of the disk, and never repaired by forgetting them. When
+settled records outweigh the live ones the file is rewritten beside itself and renamed into place.
 
 Blocking by design: the agent's one writer calls it from a thread, in order.
 """
@@ -18,14 +19,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from sidecar.records import Commanded, JournalRecord, Key, Removed, Seen, decode, encode
+import orjson
+import structlog
+
+from hub.ids import LeaseEpoch, TaskId
+from sidecar.records import RECORD_BYTES, Commanded, JournalRecord, Key, Removed, Seen, decode, encode
+
+log = structlog.get_logger(__name__)
 
 SEEN_CONTROLS = 1024
 """How many control ids are remembered. The hub repeats only unanswered ones, of which a task has few."""
 COMPACT_BYTES = 262_144
 """A smaller file is never rewritten."""
-RECORD_BYTES = 4 * 1024 * 1024
-"""Nothing larger is ever written; a longer length is damage."""
 
 _HEADER = struct.Struct(">II")
 
@@ -77,7 +82,7 @@ class RealDisk:
 
 
 class JournalError(OSError):
-    """The journal cannot be written; the agent must stop, since nothing may happen without a record."""
+    """The journal cannot be written or read; the agent must stop, since nothing may happen without a record."""
 
     code = "journal_failed"
     retryable = False
@@ -103,7 +108,11 @@ class Journal:
             yield from records
 
     def append(self, record: JournalRecord) -> None:
-        """Make one record durable; raises :class:`JournalError`, after which the journal must not be used any more."""
+        """Make one record durable.
+
+        Raises :class:`JournalError`, after which the journal must not be used any more, or
+        :class:`~sidecar.records.RecordError`, before anything was written.
+        """
         with self._lock:
             try:
                 self._bytes += self._write(self._file, record)
@@ -123,13 +132,48 @@ class Journal:
         self._file.seek(0)
         data = self._file.read()
         end = 0
-        for offset, record in _parse(data):
-            self._remember(record)
+        unreadable: set[Key] = set()
+        for offset, body in _whole(data):
+            self._take(body, unreadable)
             end = offset
+        if _has_whole(data, end):
+            raise self._damaged(data, end)
         if end < len(data):
             self._file.truncate(end)
             self._disk.sync(self._file)
+        for key in unreadable:
+            removed = Removed(task=key.task, lease_epoch=key.lease_epoch)
+            end += self._write(self._file, removed)
+            self._disk.sync(self._file)
+            self._remember(removed)
         return end
+
+    def _take(self, body: bytes, unreadable: set[Key]) -> None:
+        """Remember one record. An assignment with one that makes no sense is given up: to the hub it is a lost one, which
+        it hands out again, while going on without a step of its life could repeat what must not be repeated.
+        """
+        try:
+            record = decode(body)
+        except ValueError as fault:
+            log.warning("record_unreadable", journal=str(self._path), reason=str(fault)[:1000])
+            if (key := _key_of(body)) is not None:
+                unreadable.add(key)
+            return
+        if isinstance(record, Removed):
+            unreadable.discard(record.key)
+        self._remember(record)
+
+    def _damaged(self, data: bytes, at: int) -> JournalError:
+        """Keep the evidence where nothing appends to it."""
+        copy = self._path.with_suffix(".damaged")
+        with self._disk.create(copy) as file:
+            file.write(data)
+            self._disk.sync(file)
+        self._file.close()
+        return JournalError(
+            f"{self._path} is damaged at byte {at}, with whole records after it; a copy is in {copy}. Restore the file, or "
+            "delete it to start without what this agent held: the hub then gives that work to others"
+        )
 
     def _remember(self, record: JournalRecord) -> None:
         match record:
@@ -160,16 +204,39 @@ class Journal:
         return len(data)
 
 
-def _parse(data: bytes) -> Iterator[tuple[int, JournalRecord]]:
-    """Whole records with the offset after each, up to the first damage."""
-    at = 0
+def _whole(data: bytes, at: int = 0) -> Iterator[tuple[int, bytes]]:
+    """The bodies of whole records with the offset after each, up to the first damage."""
     while at + _HEADER.size <= len(data):
         length, checksum = _HEADER.unpack_from(data, at)
-        body = data[at + _HEADER.size : at + _HEADER.size + length]
-        if not 0 < length <= RECORD_BYTES or len(body) < length or zlib.crc32(body) != checksum:
+        body = data[at + _HEADER.size : at + _HEADER.size + length] if 0 < length <= RECORD_BYTES else b""
+        if not body or len(body) < length or zlib.crc32(body) != checksum:
             return
         at += _HEADER.size + length
-        yield at, decode(body)
+        yield at, body
+
+
+def _has_whole(data: bytes, after: int) -> bool:
+    """Whether a whole record begins somewhere behind ``after``: then what is there is no write that was cut short.
+
+    A length starts with a zero byte and JSON has none, so there are few places to look at.
+    """
+    at = data.find(b"\0", after)
+    while at >= 0:
+        if next(_whole(data, at), None) is not None:
+            return True
+        at = data.find(b"\0", at + 1)
+    return False
+
+
+def _key_of(body: bytes) -> Key | None:
+    """The assignment that a record which cannot be decoded is about, if it says so."""
+    try:
+        match orjson.loads(body):
+            case {"task": int(task), "lease_epoch": int(lease_epoch)}:
+                return Key(TaskId(task), LeaseEpoch(lease_epoch))
+    except orjson.JSONDecodeError:
+        pass
+    return None
 
 
 def _open(path: Path) -> BinaryIO:

@@ -26,13 +26,26 @@ KINDS: Final[Mapping[str, bytes]] = {
     "AgentCom token": rb"\bac_[A-Za-z0-9]{6,32}_[A-Za-z0-9_-]{32}",
 }
 
+WINDOW_BYTES: Final = 256 * 1024
+"""How much is searched at a time: a search holds the interpreter, and with it the beats, for a millisecond, not for seconds."""
+OVERLAP_BYTES: Final = 512
+"""By how much a window reaches into the next: more than the longest secret of any kind."""
+HEADER_BYTES: Final = 8192
+
 _HEADER: Final = re.compile(rb"diff --git .* b/(.*)|diff --cc (.*)|commit [0-9a-f]{40}")
 _COMPILED: Final = tuple((kind, re.compile(pattern)) for kind, pattern in KINDS.items())
 
 
 def leaks_in(data: bytes) -> Iterator[str]:
     """The kinds of secret that ``data`` holds."""
-    return (kind for kind, pattern in _COMPILED if pattern.search(data))
+    return (kind for kind, pattern in _COMPILED if any(_found(pattern, data, at) for at in range(0, len(data), WINDOW_BYTES)))
+
+
+def _found(pattern: re.Pattern[bytes], data: bytes, at: int) -> bool:
+    end = at + WINDOW_BYTES + OVERLAP_BYTES
+    found = pattern.search(data, at, end)
+    # What touches the end of the window may go on behind it, and be no secret: the next window holds all of it.
+    return found is not None and (found.end() < end or end >= len(data))
 
 
 def leaks_in_patch(patch: bytes) -> Iterator[tuple[str, str]]:
@@ -43,7 +56,7 @@ def leaks_in_patch(patch: bytes) -> Iterator[tuple[str, str]]:
     """
     path, added = "", bytearray()
     for line in patch.split(b"\n"):
-        header = _HEADER.match(line)
+        header = _HEADER.match(line[:HEADER_BYTES])
         if header is not None:
             yield from ((path, kind) for kind in leaks_in(bytes(added)))
             added.clear()

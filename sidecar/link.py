@@ -23,6 +23,7 @@ from hub.wire.codec import FrameError, decode_from_hub, decode_spec, encode
 from hub.wire.frames import Accepted, Error, FromHub, FromSidecar, Goaway, Welcome
 from sidecar.backoff import Ending, Reconnect
 from sidecar.blobs import BlobError, fetch
+from sidecar.settings import SettingsError
 
 log = structlog.get_logger(__name__)
 
@@ -87,7 +88,7 @@ class _Outbox:
 
 
 class Link:
-    """One agent's connections, one after the other. ``token`` is asked for each: it may have been rotated."""
+    """One agent's connections, one after the other. ``token`` is asked for each: it may have been rotated, or be just now."""
 
     def __init__(
         self,
@@ -147,7 +148,7 @@ class Link:
             await self._socket.close()
 
     async def _connection(self) -> Ending:
-        """One connection from its attempt to its end."""
+        """One connection from its attempt to its end. A token that cannot be read is like a hub that is away: it comes back."""
         self._after_s = None
         try:
             async with connect(
@@ -165,7 +166,7 @@ class Link:
         except InvalidStatus as fault:
             return Ending(http_status=fault.response.status_code, reason="refused before the upgrade",
                           after_s=_seconds(fault.response.headers.get("Retry-After")))  # fmt: skip
-        except (OSError, TimeoutError, InvalidHandshake, InvalidURI) as fault:
+        except (OSError, TimeoutError, InvalidHandshake, InvalidURI, SettingsError) as fault:
             return Ending(reason=f"{type(fault).__name__}: {fault}"[:200])
 
     async def _talk(self, socket: ClientConnection) -> Ending:
@@ -211,7 +212,7 @@ class Link:
         """The frame with the spec it names; as it is when that cannot be had, and the assignment is given back."""
         try:
             return replace(frame, spec=decode_spec(await fetch(self._url, self._token(), sha256)))
-        except (BlobError, FrameError) as fault:
+        except (BlobError, FrameError, SettingsError) as fault:
             log.warning("spec_unavailable", agent=self._agent, task=frame.task, code=fault.code, reason=str(fault))
             return frame
 

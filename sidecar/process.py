@@ -1,9 +1,11 @@
 """Run one command to its end, with a real timeout and nothing left behind.
 
 Killing a process group is not enough: tools put their children in sessions of their own. A run therefore gets its own
-session and a mark in its environment, and what is killed is the union of that session, everything that carries the mark, and
-everything descended from either (where there is no ``/proc`` only the group is killed). A process that leaves the session,
-empties its environment *and* outlives its parent escapes; only a container can hold that one.
+session and a mark in its environment, and what is killed is the union of that session, everything that carries the mark,
+everything descended from either, and the strays this process adopted meanwhile (where there is no ``/proc`` only the group
+is killed). The mark names the state directory, so the next process to own that finds what a killed one left running. A
+process that leaves the session, empties its environment *and* outlives both its parent and this process escapes; only a
+container can hold that one.
 """
 
 from __future__ import annotations
@@ -15,22 +17,54 @@ import secrets
 import signal
 import tempfile
 import time
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Self, TypeVar
 
-from sidecar.clock import boot_us
-from sidecar.sweep import Process, descendants, kill_all, processes, reap
+import structlog
+
+from sidecar.children import CHILDREN, JOB_VARIABLE
+from sidecar.clock import boot_ticks
+from sidecar.sweep import Members, Process, Swept, carries, kill_all, look, reap
+
+log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
-MARK = "AGENTCOM_JOB"
-"""Environment variable by which the processes of one run are found."""
 GRACE_S = 2.0
 """Between SIGTERM and SIGKILL: git uses it to remove its lock files."""
 DRAIN_S = 1.0
 """How long output is awaited after the last known process is gone (an escaped one may hold the pipe)."""
+SWEEP_S = 10.0
+"""How long a sweep tries to get rid of everything."""
+
+_owner = ""
+
+
+def owned_by(state_dir: Path) -> Swept:
+    """Mark every later command as this state directory's, and kill those that an earlier process left running.
+
+    The caller holds the directory's lock: nobody else can be starting such commands. Blocks up to :data:`SWEEP_S`.
+    """
+    global _owner  # noqa: PLW0603  a process owns one state directory
+    place = state_dir.stat()
+    _owner = f"{place.st_dev:x}-{place.st_ino:x}"
+    mark, spared = f"[{_owner}:".encode(), _ancestry()
+
+    def left_over(table: list[Process]) -> Iterable[Process]:
+        return (process for process in table if process.pid not in spared and carries(process.pid, mark))
+
+    return kill_all(Members(left_over).find, within_s=SWEEP_S)
+
+
+def _ancestry() -> set[int]:
+    """Pids of this process and of those above it, which may themselves have been started by such a command."""
+    pid, found = os.getpid(), set[int]()
+    while pid and pid not in found and (process := look(pid)) is not None:
+        found.add(pid)
+        pid = process.parent
+    return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,25 +99,31 @@ async def run(
 
     Raises OSError when the command cannot be started.
     """
-    mark = secrets.token_hex(8)
+    mark = f"[{_owner}:{secrets.token_hex(8)}]"
     began = time.monotonic()
-    since = _boot_ticks()
+    since = boot_ticks()
     with contextlib.ExitStack() as open_files:
         source = open_files.enter_context(_as_file(stdin)) if isinstance(stdin, bytes) else stdin
         output = open_files.enter_context(_Tail(keep_bytes))
         errors = output if merge else open_files.enter_context(_Tail(keep_bytes))
-        starting = asyncio.create_subprocess_exec(
-            *argv,
-            # Marks add up: a run inside a run is found by the outer one too.
-            env={**env, MARK: f"{os.environ.get(MARK, '')}.{mark}"},
-            cwd=cwd,
-            stdin=source,
-            stdout=output.writer if stdout is None else stdout,
-            stderr=errors.writer,
-            start_new_session=True,
-        )
+
+        async def start() -> asyncio.subprocess.Process:
+            with CHILDREN.starting():
+                started = await asyncio.create_subprocess_exec(
+                    *argv,
+                    # Marks add up: a run inside a run is found by the outer one too.
+                    env={**env, JOB_VARIABLE: os.environ.get(JOB_VARIABLE, "") + mark},
+                    cwd=cwd,
+                    stdin=source,
+                    stdout=output.writer if stdout is None else stdout,
+                    stderr=errors.writer,
+                    start_new_session=True,
+                )
+                CHILDREN.register(started.pid, since if sweep else None)
+            return started
+
         # A cancelled start would kill the command alone, which may have children already.
-        process, cancelled = await _insist(starting, "start-of-process")
+        process, cancelled = await _insist(start(), "start-of-process")
         output.started()
         errors.started()
         timed_out = False
@@ -95,10 +135,12 @@ async def run(
         except TimeoutError:
             timed_out = True
         finally:
+            again = None
             if process.returncode is None or sweep:
                 _, again = await _insist(_end(process, mark, since), "end-of-process")
-                if again is not None:
-                    raise again
+            CHILDREN.forget(process.pid)
+            if again is not None:
+                raise again
         await output.drained()
         await errors.drained()
         return Finished(
@@ -188,7 +230,8 @@ async def _insist(work: Coroutine[Any, Any, T], name: str) -> tuple[T, asyncio.C
 
 
 async def _end(process: asyncio.subprocess.Process, mark: str, since: int) -> None:
-    members = _Members(process.pid, mark, since)
+    job = _Job(process.pid, mark.encode(), since)
+    members = Members(job.picked, since)
     if process.returncode is None:
         # Before anything dies: an orphan's descent is forgotten with its parent.
         await asyncio.to_thread(members.find)
@@ -198,8 +241,9 @@ async def _end(process: asyncio.subprocess.Process, mark: str, since: int) -> No
                 await process.wait()
     if process.returncode is None:
         _signal_group(process.pid, signal.SIGKILL)
-    # The command itself belongs to asyncio's watcher; orphans are ours to collect when we are a subreaper.
-    await asyncio.to_thread(kill_all, members.find, collect=lambda pid: None if pid == process.pid else reap(pid))
+    swept = await asyncio.to_thread(kill_all, members.find, near=job.near, collect=job.collect, within_s=SWEEP_S)
+    if swept.survivors:
+        log.warning("processes_survive", command=process.pid, pids=[survivor.pid for survivor in swept.survivors])
     await process.wait()
 
 
@@ -209,34 +253,31 @@ def _signal_group(leader: int, signum: int) -> None:
         os.killpg(leader, signum)
 
 
-class _Members:
-    """The processes of one run: its session, those that carry its mark, and all their descendants; once found, for ever.
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """What belongs to one command: its session, those that carry its mark, and strays that no other command may own."""
 
-    What started before the run (``since``) cannot be part of it: neither need its environment be read, nor can a reused
-    number be mistaken for it.
-    """
+    root: int
+    mark: bytes
+    since: int
 
-    def __init__(self, root: int, mark: str, since: int) -> None:
-        self._root = root
-        self._mark = mark
-        self._since = since
-        self._known: set[tuple[int, int]] = set()
+    def picked(self, table: list[Process]) -> list[Process]:
+        """Those of the process table."""
+        strays = CHILDREN.strays(self.since, ended=self.root)
+        return [
+            process
+            for process in table
+            if process.pid in strays or self.root in (process.pid, _session(process.pid)) or carries(process.pid, self.mark)
+        ]
 
-    def find(self) -> list[Process]:
-        """Those that are in the process table now."""
-        table = [process for process in processes() if process.started >= self._since]
-        found = {process.pid: process for process in table if self._belongs(process)}
-        for member in list(found.values()):
-            found.update((process.pid, process) for process in descendants(member.pid, table))
-        self._known.update((process.pid, process.started) for process in found.values())
-        return list(found.values())
+    def near(self) -> list[int]:
+        """Those that were adopted already."""
+        return [pid for pid in CHILDREN.adopted() if carries(pid, self.mark)]
 
-    def _belongs(self, process: Process) -> bool:
-        return (
-            (process.pid, process.started) in self._known
-            or self._root in (process.pid, _session(process.pid))
-            or _carries(process.pid, self._mark)
-        )
+    def collect(self, pid: int) -> None:
+        """Orphans are ours to collect when we are a subreaper; the command itself belongs to asyncio's watcher."""
+        if pid != self.root:
+            reap(pid)
 
 
 def _session(pid: int) -> int:
@@ -244,15 +285,3 @@ def _session(pid: int) -> int:
         return os.getsid(pid)
     except OSError:
         return 0
-
-
-def _carries(pid: int, mark: str) -> bool:
-    try:
-        return mark.encode() in Path(f"/proc/{pid}/environ").read_bytes()
-    except OSError:
-        return False
-
-
-def _boot_ticks() -> int:
-    """Now, in the unit and origin of a process's start time; one tick early, as the kernel rounds down."""
-    return boot_us() * os.sysconf("SC_CLK_TCK") // 1_000_000 - 1

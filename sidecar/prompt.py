@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from hub.ids import Access, task_ref
@@ -40,8 +41,13 @@ def no_change_correction() -> str:
 
 def dirty_correction(dirty: Sequence[str], count: int) -> str:
     """For an agent that left uncommitted files."""
-    listed = "\n".join(f"- {path}" for path in dirty[:DIRTY_PATHS])
+    listed = "\n".join(f"- {shown(path)}" for path in dirty[:DIRTY_PATHS])
     return f"You left {count} uncommitted paths. Commit what belongs to the task and remove the rest:\n{listed}"
+
+
+def shown(path: str) -> str:
+    """A path as one printable line that any encoding of Unicode can hold: file names are bytes of an agent's choice."""
+    return re.sub(r"[^\x20-\x7e\xa0-\u2027\u2030-\u205f\u2070-\ud7ff]", "?", path)
 
 
 def _rules(spec: Spec, branch: str | None, *, conflict: bool) -> list[str]:

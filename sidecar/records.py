@@ -18,8 +18,18 @@ from hub.wire.frames import Control, Result
 from hub.wire.spec import Spec, VerificationReport
 from sidecar.runtimes.base import RunEnd
 
+RECORD_BYTES = 4 * 1024 * 1024
+"""Nothing larger is ever written."""
+
 Cause = Literal["first", "no_change", "dirty", "checks"]
 """Why a run was started: the first of its assignment, or what it is to correct."""
+
+
+class RecordError(ValueError):
+    """A record could not be read back, so it must not be written: nothing was, and whatever it reports did not happen."""
+
+    code = "unwritable_record"
+    retryable = True
 
 
 class Key(NamedTuple):
@@ -137,8 +147,19 @@ _record: TypeAdapter[JournalRecord] = TypeAdapter(Annotated[JournalRecord, Field
 
 
 def encode(record: JournalRecord) -> bytes:
-    """One record as JSON."""
-    return orjson.dumps(record)
+    """One record as JSON; raises :class:`RecordError` for one that is too large or that :func:`decode` would refuse.
+
+    A dataclass holds whatever it is given, and a number JSON cannot express becomes ``null`` on the way: without this check
+    the agent would find out at its next start, when it is too late.
+    """
+    try:
+        data = orjson.dumps(record)
+        decode(data)
+    except (TypeError, ValueError) as fault:  # orjson's and pydantic's
+        raise RecordError(f"a record {record.k!r} could not be read back: {str(fault)[:1000]}") from fault
+    if len(data) > RECORD_BYTES:
+        raise RecordError(f"a record {record.k!r} of {len(data)} bytes is over the limit of {RECORD_BYTES}")
+    return data
 
 
 def decode(data: bytes) -> JournalRecord:

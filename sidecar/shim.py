@@ -6,16 +6,18 @@ deadline holds although the sidecar is dead, frozen, or the machine slept.
 
 The run directory::
 
-    run.json       the order: mark, argv, cwd, env, stdin, keep_stdin, soft_boot_us, hard_boot_us, wall_s, spool_bytes
-    lock           flock'ed while this process lives: nobody else may run this run
-    events.jsonl   the spool: {"out"|"err": line}, {"sent": key}, {"dropped": n}; its last line is the terminal event
+    run.json       the order: mark, argv, cwd, env, stdin, keep_stdin, soft_boot_us, hard_boot_us, wall_boot_us, spool_bytes
+    lock           flock'ed while this process lives: nobody else may run this run; says who it is (pid, start, boot)
+    events.jsonl   the spool: {"n", "out"|"err": line}, {"n", "sent": key}, {"n", "dropped": count}; its last line is
+                   the terminal event
     sock           commands in, spool lines out, both as JSON lines
 
 Commands: ``{"cmd": "events"}`` streams the spool from its beginning and follows it; ``extend {soft_boot_us,
 hard_boot_us}``; ``stop {grace_ms}``; ``send {key, text}`` writes to the agent's stdin, once per key; ``status``.
 
 The terminal event, written and fsynced only when every process of the run is dead: ``{"exit", "signal", "stopped":
-deadline|wall|stop|signal|null, "unrun", "dropped", "swept", "error"}``. Exit codes of the shim itself: 0 the terminal
+deadline|wall|stop|signal|null, "unrun", "dropped", "swept", "error"}`` (the one exception: ``error`` names survivors that
+cannot be killed, such as processes stuck in a dead file system). Exit codes of the shim itself: 0 the terminal
 event is written, 3 the lock is taken, 4 the directory was used before.
 """
 
@@ -29,98 +31,20 @@ import os
 import signal
 import subprocess
 import sys
-from collections import deque
-from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
 from sidecar import sweep
-from sidecar.clock import boot_us
+from sidecar.clock import boot_name, boot_us
+from sidecar.spool import Lines, Spool
 
 LOCKED, USED = 3, 4
-LINE_BYTES = 65_536
-"""A longer line of output is spooled in pieces of this size."""
-TAIL_BYTES = 131_072
-"""How much of the newest output is kept once the spool is full: the words that end a run are always there."""
 WALL_GRACE_US = 10_000_000
 """Between the soft and the hard stop of a run that used up its wall-clock budget."""
+SURVIVORS_US = 30_000_000
+"""How long a run whose agent has ended is held open for processes that do not die, though never beyond its deadline."""
+_SWEEP_S = 3.0
 _TICK_S = 1.0  # asyncio sleeps on a clock that stops with the machine: the deadline is looked at this often
-
-
-class Spool:
-    """The append-only event file: bounded, readable by followers while it grows."""
-
-    def __init__(self, path: Path, limit_bytes: int) -> None:
-        self._file = path.open("xb", buffering=0)  # raises FileExistsError: a run directory serves one run
-        self._room = limit_bytes
-        self._tail: deque[bytes] = deque()
-        self._tail_bytes = 0
-        self._dropped = 0
-        self.closed = False
-        self.grown = asyncio.Event()
-
-    def add(self, event: dict[str, Any]) -> None:
-        """Spool one event, or keep it as the newest of the tail when the file is full."""
-        line = json.dumps(event).encode() + b"\n"
-        if len(line) <= self._room:
-            self._room -= len(line)
-            self._write(line)
-            return
-        self._room = 0  # from here on everything is tail, or the order of lines would break
-        self._tail.append(line)
-        self._tail_bytes += len(line)
-        while self._tail_bytes > TAIL_BYTES:
-            self._tail_bytes -= len(self._tail.popleft())
-            self._dropped += 1
-
-    def close(self, terminal: dict[str, Any]) -> None:
-        """Write the tail and the terminal event, and make the file durable."""
-        if self._dropped:
-            self._write(json.dumps({"dropped": self._dropped}).encode() + b"\n")
-        for line in self._tail:
-            self._write(line)
-        self._write(json.dumps({**terminal, "dropped": self._dropped}).encode() + b"\n")
-        os.fsync(self._file.fileno())
-        self._file.close()
-        self.closed = True
-        self.grown.set()
-
-    def _write(self, line: bytes) -> None:
-        try:
-            self._file.write(line)
-        except OSError:  # a full disk costs output, never the agent's life
-            self._dropped += 1
-        self.grown.set()
-        self.grown = asyncio.Event()
-
-
-class Lines(asyncio.Protocol):
-    """Cuts a pipe's bytes into lines and hands each on; ``ended`` is set at end of file."""
-
-    def __init__(self, take: Callable[[str], None]) -> None:
-        self._take = take
-        self._rest = b""
-        self.ended = asyncio.Event()
-
-    def data_received(self, data: bytes) -> None:
-        """Hand on every whole line, and pieces of one that grows too long."""
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        for line in lines:
-            self._emit(line)
-        while len(self._rest) > LINE_BYTES:
-            self._emit(self._rest[:LINE_BYTES])
-            self._rest = self._rest[LINE_BYTES:]
-
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  asyncio's signature
-        """Hand on what came without a newline."""
-        if self._rest:
-            self._emit(self._rest)
-            self._rest = b""
-        self.ended.set()
-
-    def _emit(self, line: bytes) -> None:
-        for at in range(0, len(line) or 1, LINE_BYTES):
-            self._take(line[at : at + LINE_BYTES].decode(errors="replace"))
 
 
 class Shim:
@@ -131,7 +55,7 @@ class Shim:
         self._spool = spool
         self._soft_us: int = order["soft_boot_us"]
         self._hard_us: int = order["hard_boot_us"]
-        self._wall_us = boot_us() + int(order["wall_s"] * 1_000_000)
+        self._wall_us: int = order["wall_boot_us"]
         self._stopped: str | None = None
         self._kill_us: int | None = None
         self._child: subprocess.Popen[bytes] | None = None
@@ -166,7 +90,7 @@ class Shim:
         watch = asyncio.create_task(self._hold_deadline(), name="deadline")
         await self._exited.wait()
         watch.cancel()
-        swept = self._kill_everything()
+        swept, survivors = await self._leave_nobody()
         for pipe in self._pipes:  # all writers are dead, so this is the time to read what is left
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(pipe.ended.wait(), 2.0)
@@ -178,8 +102,19 @@ class Shim:
             "stopped": self._stopped,
             "unrun": False,
             "swept": swept,
-            "error": None,
+            "error": f"survivors: {' '.join(str(process.pid) for process in survivors)}" if survivors else None,
         }
+
+    async def _leave_nobody(self) -> sweep.Swept:
+        """Kill everything; as long as somebody is left, the run is not over."""
+        give_up_us = min(boot_us() + SURVIVORS_US, self._hard_us)
+        killed = 0
+        while True:
+            swept = self._kill_everything()
+            killed += swept.killed
+            if not swept.survivors or boot_us() >= give_up_us:
+                return sweep.Swept(killed, swept.survivors)
+            await asyncio.sleep(_TICK_S)
 
     async def _spawn(self) -> None:
         order, loop, parent = self._order, asyncio.get_running_loop(), os.getpid()
@@ -240,15 +175,16 @@ class Shim:
                 os.killpg(self._child.pid, signal.SIGTERM)
         self._changed.set()
 
-    def _kill_everything(self) -> int:
+    def _kill_everything(self) -> sweep.Swept:
         me, mark = os.getpid(), self._order["mark"]
 
-        def find() -> list[sweep.Process]:
-            everything = sweep.processes()
-            found = {*sweep.descendants(me, everything), *sweep.marked(mark, everything)}
+        def picked(table: list[sweep.Process]) -> list[sweep.Process]:
+            found = {*sweep.descendants(me, table), *sweep.marked(mark, table)}
             return [process for process in found if process.pid != me]
 
-        return sweep.kill_all(find, collect=lambda _: self._collect(), within_s=3.0)
+        # This process exists for one run only: every child, born or adopted, is to die.
+        find = sweep.Members(picked).find
+        return sweep.kill_all(find, near=sweep.children, collect=lambda _: self._collect(), within_s=_SWEEP_S)
 
     def _collect(self) -> None:
         """Reap every dead child, ours and adopted, and notice when the agent is among them."""
@@ -307,16 +243,11 @@ class Shim:
         self._spool.add({"sent": key})
 
     async def _follow(self, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError), Path("events.jsonl").open("rb") as spooled:  # noqa: ASYNC230  a local file
-            while True:
-                grown, closed = self._spool.grown, self._spool.closed
-                if data := spooled.read(LINE_BYTES):
-                    writer.write(data)
+        with contextlib.suppress(OSError):
+            async with contextlib.aclosing(self._spool.follow()) as chunks:
+                async for chunk in chunks:
+                    writer.write(chunk)
                     await writer.drain()
-                elif closed:
-                    break
-                else:
-                    await grown.wait()
         writer.close()
 
 
@@ -337,6 +268,9 @@ def main(directory: Path) -> int:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         return LOCKED
+    me = sweep.look(os.getpid())
+    if me is not None and not os.fstat(lock).st_size:  # whoever must end a shim that does not answer finds it by this
+        os.write(lock, f"{me.pid} {me.started} {boot_name()}".encode())
     order = json.loads(Path("run.json").read_text())
     sweep.become_subreaper()
 

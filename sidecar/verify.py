@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import shlex
 import stat
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -22,6 +21,7 @@ from hub.wire.spec import CheckReport, Verification, VerificationReport
 from sidecar.detect import detect_tests
 from sidecar.leaks import leaks_in, leaks_in_patch
 from sidecar.process import run
+from sidecar.prompt import shown
 from sidecar.workdir import WorkState
 
 OUTPUT_LIMIT_BYTES = 4096
@@ -133,7 +133,7 @@ async def _git_clean(scene: _Scene, _: Verification) -> _Found:
     state = _state(scene)
     if not state.dirty_count:
         return _Found(CheckStatus.PASS)
-    listed = "\n".join(_shown(path) for path in state.dirty[:50])
+    listed = "\n".join(shown(path) for path in state.dirty[:50])
     return _Found(CheckStatus.FAIL, f"{state.dirty_count} uncommitted paths; commit them or remove them:\n{listed}")
 
 
@@ -145,7 +145,7 @@ async def _no_secrets(scene: _Scene, _: Verification) -> _Found:
     found += await asyncio.to_thread(_leaks_in_files, scene.workspace, state.dirty)
     if not found:
         return _Found(CheckStatus.PASS)
-    listed = "\n".join(f"{_shown(path)}: {kind}" for path, kind in found[:50])
+    listed = "\n".join(f"{shown(path)}: {kind}" for path, kind in found[:50])
     cure = "Remove them from the commits as well: a later commit that deletes a secret still publishes it."
     return _Found(CheckStatus.FAIL, f"What looks like secrets:\n{listed}\n{cure}")
 
@@ -208,7 +208,7 @@ def _leaks_in_files(workspace: Path, paths: Sequence[str]) -> list[tuple[str, st
             continue
         data = _read_plain(workspace / path)
         if len(data) > SCAN_LIMIT_BYTES:
-            raise _CannotRunError(f"{_shown(path)} is too large to be searched for secrets")
+            raise _CannotRunError(f"{shown(path)} is too large to be searched for secrets")
         found += ((path, kind) for kind in leaks_in(data))
     return found
 
@@ -221,8 +221,3 @@ def _read_plain(path: Path) -> bytes:
         return b""
     with os.fdopen(file, "rb") as opened:
         return opened.read(SCAN_LIMIT_BYTES + 1) if stat.S_ISREG(os.fstat(file).st_mode) else b""
-
-
-def _shown(path: str) -> str:
-    """A path as one printable line."""
-    return re.sub(r"[^\x20-\x7e\xa0-\u2027\u2030-\u205f\u2070-\ud7ff]", "?", path)

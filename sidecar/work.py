@@ -11,23 +11,23 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import structlog
 
 from hub.ids import Access, Outcome, Phase
 from hub.wire.frames import Result
-from hub.wire.spec import RunError, Spec, Verification, VerificationReport
+from hub.wire.spec import RunError, Verification
 from sidecar import effects as fx
 from sidecar import rounds
 from sidecar.effects import Happening, StopReason
 from sidecar.holding import Holding
+from sidecar.ports import Verifier, WorkspaceKeeper
 from sidecar.prompt import wake_message
 from sidecar.records import Cause, Exited
 from sidecar.results import Delivered, compose
 from sidecar.runner import Deadline, Order, Run, RunFault, Runner, is_terminal, run_id_of
-from sidecar.runtimes.base import Asked, Event, RunSpec, Runtime, RuntimeFault, Said
+from sidecar.runtimes.base import Asked, Event, RunEnd, RunSpec, Runtime, RuntimeFault, Said
 from sidecar.verify import feedback, verify
 from sidecar.workspace import Workspace, WorkspaceError, WorkState
 
@@ -37,47 +37,11 @@ PUSH_PATIENCE_S = 600.0
 PUSH_RETRY_S = (1.0, 60.0)
 """First and longest wait between two attempts to push."""
 STOP_GRACE_MS = 5_000
+END_PATIENCE_S = 30.0
+"""How long the end of a run is awaited after the grace, before a fault of ours is reported."""
 
 
 T = TypeVar("T")
-
-
-class WorkspaceKeeper(Protocol):
-    """What the work needs of :class:`sidecar.workspace.Workspaces`; see there for the contract of each."""
-
-    async def prepare(self, spec: Spec) -> Workspace:
-        """Make or find the workspace."""
-        ...
-
-    def agent_env(self, workspace: Workspace) -> dict[str, str]:
-        """What the agent's environment needs for it."""
-        ...
-
-    async def inspect(self, workspace: Workspace) -> WorkState | None:
-        """What is in it; None without a repository."""
-        ...
-
-    async def salvage(self, workspace: Workspace, *, commits: bool = False) -> str | None:
-        """Keep what was not pushed on a local ref."""
-        ...
-
-    async def push(self, workspace: Workspace, head_sha: str) -> None:
-        """Push the head as the lease's branch."""
-        ...
-
-    async def push_salvage(self, workspace: Workspace, ref: str) -> str:
-        """Offer a salvage at the remote; its branch."""
-        ...
-
-
-class Verifier(Protocol):
-    """:func:`sidecar.verify.verify`."""
-
-    def __call__(
-        self, workspace: Path, checks: Sequence[Verification], *, env: Mapping[str, str], state: WorkState | None
-    ) -> Awaitable[VerificationReport]:
-        """Run the checks."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,6 +109,7 @@ class Work:
 
     async def run(self) -> None:
         """Work until there is a result, or until the assignment is ready to be parked."""
+        workspace: Workspace | None = None
         try:
             workspace = await self._unless(self._stop_asked, self._tools.workspaces.prepare(self._spec))
             result = await (self._check(workspace) if self._spec.check else self._pursue(workspace))
@@ -152,10 +117,12 @@ class Work:
             result = self._result(rounds.stopped(self._held.stop), Delivered())
         except (WorkspaceError, RuntimeFault) as fault:
             log.warning("work_failed", task=self._held.key.task, code=fault.code, reason=str(fault))
-            result = self._failed(fault.code, str(fault), retryable=fault.retryable)
+            kept = await self._wind_up(workspace)
+            result = self._failed(fault.code, str(fault), retryable=fault.retryable, kept=kept)
         except Exception as fault:  # a fault of ours must not take the other agents of this sidecar down
             log.exception("work_crashed", task=self._held.key.task)
-            result = self._failed("sidecar_fault", f"{type(fault).__name__}: {fault}", retryable=True)
+            kept = await self._wind_up(workspace)
+            result = self._failed("sidecar_fault", f"{type(fault).__name__}: {fault}", retryable=True, kept=kept)
         await self._tell(fx.ParkReady(self._held.key) if result is None else fx.Finished(self._held.key, result))
 
     async def _pursue(self, workspace: Workspace) -> Result | None:
@@ -203,10 +170,10 @@ class Work:
         )
         return self._result(step, delivered)
 
-    def _failed(self, code: str, message: str, *, retryable: bool) -> Result:
+    def _failed(self, code: str, message: str, *, retryable: bool, kept: Delivered | None = None) -> Result:
         cls = "retryable" if retryable else "permanent"
         error = RunError(cls=cls, code=code[:64], message=message[:4096])
-        return self._result(rounds.Conclude(Outcome.FAILED, error), Delivered())
+        return self._result(rounds.Conclude(Outcome.FAILED, error), kept or Delivered())
 
     def _result(self, step: rounds.Conclude, delivered: Delivered) -> Result:
         held = self._held
@@ -265,15 +232,14 @@ class Work:
         finally:
             self._run = None
             run.close()
-        end = reader.end(terminal, workspace.path)
-        record = Exited(
-            task=self._held.key.task,
-            lease_epoch=self._held.key.lease_epoch,
-            run_id=woken.run_id,
-            stopped=terminal["stopped"],
-            end=end,
-        )
-        await self._tell(fx.RunExited(record))
+        if terminal.get("error"):
+            log.warning("run_ended_badly", run=woken.run_id, reason=terminal["error"])
+        await self._exited(terminal, reader.end(terminal, workspace.path))
+
+    async def _exited(self, terminal: Mapping[str, Any], end: RunEnd) -> None:
+        task, lease_epoch = self._held.key
+        run_id, stopped = self._held.runs[-1].run_id, terminal["stopped"]
+        await self._tell(fx.RunExited(Exited(task=task, lease_epoch=lease_epoch, run_id=run_id, stopped=stopped, end=end)))
 
     async def _events(self, run: Run, feed: Callable[[Mapping[str, Any]], tuple[Event, ...]]) -> Mapping[str, Any]:
         key = self._held.key
@@ -327,6 +293,25 @@ class Work:
         except WorkspaceError as fault:
             log.warning("salvage_stays_local", task=self._held.key.task, code=fault.code, reason=str(fault))
             return None
+
+    async def _wind_up(self, workspace: Workspace | None) -> Delivered:
+        """After a fault: nothing is reported while a run may live, and what the agent made is kept."""
+        try:
+            if self._held.phase is Phase.WOKEN:
+                await self._stop_run()
+            if workspace is not None and self._held.woken and self._spec.check is None:
+                return Delivered(salvage_ref=await self._salvage(workspace))
+        except Exception:  # the first fault is the one to report
+            log.exception("work_not_wound_up", task=self._held.key.task)
+        return Delivered()
+
+    async def _stop_run(self) -> None:
+        """End the run without regard to what it still says, and report that it is over."""
+        run, grace_ms = self._tools.runner.attach(self._held.runs[-1].run_id), self._tools.stop_grace_ms
+        run.stop(grace_ms)
+        async with asyncio.timeout(grace_ms / 1000 + END_PATIENCE_S):
+            terminal = await self._events(run, lambda _: ())
+        await self._exited(terminal, RunEnd(ok=False, code="sidecar_fault", message="the sidecar failed while the agent ran"))
 
     async def _push(self, workspace: Workspace, head_sha: str) -> None:
         wait_s, longest_s = self._tools.push_retry_s

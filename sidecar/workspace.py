@@ -259,6 +259,7 @@ class Workspaces:
         head = await asyncio.to_thread(read_head, workspace.path)
         if head is not None:
             await self._absorb(workspace, cache, head)
+            await cache.check_extent(head)
         elif workspace.start_sha is not None:
             raise WorkspaceError("head_unreadable", "HEAD names a branch without commits", retryable=True)
         return head

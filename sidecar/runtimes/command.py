@@ -9,7 +9,9 @@ placeholder inside a task's text stays text. With ``events = "jsonl"`` the progr
 
 from __future__ import annotations
 
+import math
 import re
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +26,9 @@ from sidecar.runtimes.base import TEXT_BYTES, Asked, Event, Launch, RunEnd, RunS
 PLACEHOLDERS = ("prompt", "prompt_file", "cwd", "task_id", "model")
 ARGUMENT_BYTES = 100 * 1024
 """Linux refuses an argument of 128 KiB; below this there is room for what surrounds the prompt."""
+
+USAGE_LIMIT = 2**53
+"""Largest sum of anything a program says it used: beyond, a number is no whole number any more for readers of JSON."""
 
 _PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
 _usage: TypeAdapter[Usage] = TypeAdapter(Usage)
@@ -111,7 +116,8 @@ class CommandReader:
     def __init__(self, success: SuccessRule, *, jsonl: bool) -> None:
         self._success = success
         self._jsonl = jsonl
-        self._tail = ""
+        self._tail: deque[bytes] = deque()
+        self._tail_bytes = 0
         self._outcome: dict[str, Any] | None = None
         self._marked = False
         self._usage: Usage | None = None
@@ -130,7 +136,7 @@ class CommandReader:
 
     def end(self, terminal: Mapping[str, Any], cwd: Path) -> RunEnd:
         """Success only if the exit code is 0, the program did not say otherwise, and the success rule holds."""
-        text = self._tail.encode()[-TEXT_BYTES:].decode(errors="replace")
+        text = b"".join(self._tail)[-TEXT_BYTES:].decode(errors="replace")
         if (problem := self._problem(terminal, cwd)) is None:
             return RunEnd(ok=True, text=text, usage=self._usage)
         code, message, retryable = problem
@@ -157,7 +163,12 @@ class CommandReader:
         return None
 
     def _remember(self, text: str) -> None:
-        self._tail = (self._tail + text + "\n")[-TEXT_BYTES:]
+        """Keep it; what is not needed any more to fill the tail goes, so a line costs its own length and no more."""
+        line = (text[-TEXT_BYTES:] + "\n").encode(errors="replace")[-TEXT_BYTES:]
+        self._tail.append(line)
+        self._tail_bytes += len(line)
+        while self._tail_bytes - len(self._tail[0]) >= TEXT_BYTES:
+            self._tail_bytes -= len(self._tail.popleft())
 
     def _meaning(self, said: dict[str, Any]) -> tuple[Event, ...]:
         if "outcome" in said:
@@ -176,12 +187,15 @@ class CommandReader:
             new = _usage.validate_python(said)
         except ValidationError:
             return
+        if not math.isfinite(new.cost):
+            return
         old = self._usage or Usage()
+        # Every addend is in its range, their sum need not be: a result that says so would be malformed.
         self._usage = Usage(
-            input=old.input + new.input,
-            cached=old.cached + new.cached,
-            output=old.output + new.output,
-            cost=old.cost + new.cost,
+            input=min(old.input + new.input, USAGE_LIMIT),
+            cached=min(old.cached + new.cached, USAGE_LIMIT),
+            output=min(old.output + new.output, USAGE_LIMIT),
+            cost=min(old.cost + new.cost, float(USAGE_LIMIT)),
             model=new.model or old.model,
         )
 

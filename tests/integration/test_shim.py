@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -228,6 +230,92 @@ async def test_a_flood_of_output_is_bounded_and_its_end_is_kept(runner: Runner, 
     await runner.close()
 
 
+FLOOD_THEN_ASK = """
+import json, sys
+for n in range(20_000): print("line", n)
+print(json.dumps({"question": {"qid": "q", "text": "go on?"}}), flush=True)
+print("got", sys.stdin.readline().strip())
+for n in range(20_000): print("line", n)
+"""
+
+
+async def asked(run: Run) -> None:
+    async with contextlib.aclosing(run.events()) as events:
+        async for event in events:
+            if "question" in event.get("out", ""):
+                return
+    raise AssertionError("the question was lost")
+
+
+async def test_a_question_is_heard_live_and_again_though_the_spool_is_full(runner: Runner, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("sidecar.runner.SPOOL_BYTES", 20_000)
+    run = await runner.start("1-1-0", order(tmp_path, FLOOD_THEN_ASK, keep_stdin=True), deadline())
+    await asyncio.wait_for(asked(run), 10)
+    again = runner.attach("1-1-0")
+    await asyncio.wait_for(asked(again), 10)
+    run.send("a", "yes\n")
+    await run.connect()
+    events = await collect(run)
+    assert events[-1]["exit"] == 0
+    said = lines(await collect(runner.attach("1-1-0")))
+    question = next(at for at, line in enumerate(said) if "question" in line)
+    assert said[0] == "line 0"
+    assert said[question + 1 :], "what came last comes last, also from a file that was written out of order"
+    assert said[-1] == "line 19999"
+    assert any("dropped" in event and "exit" not in event for event in await collect(runner.attach("1-1-0")))
+    await runner.close()
+
+
+async def test_a_killed_shim_leaves_the_words_of_its_agent(runner: Runner, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("sidecar.runner.SPOOL_BYTES", 20_000)
+    run = await runner.start("1-1-0", order(tmp_path, FLOOD_THEN_ASK, keep_stdin=True), deadline())
+    await asyncio.wait_for(asked(run), 10)
+    os.kill(shim_of(runner, "1-1-0"), signal.SIGKILL)
+    events = await collect(runner.attach("1-1-0"))
+    assert "question" in lines(events)[-1]
+    assert events[-1] == LOST
+    await runner.close()
+
+
+async def test_a_follower_gets_what_the_file_has_no_room_for(runner: Runner, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("sidecar.runner.SPOOL_BYTES", 1000)
+    script = "import time\nfor n in range(300): print('x' * 2000, n, flush=True); time.sleep(0.001)"
+    run = await runner.start("1-1-0", order(tmp_path, script), deadline())
+    assert len(lines(await collect(run))) == 300
+    assert len(lines(await collect(runner.attach("1-1-0")))) < 100
+    await runner.close()
+
+
+async def test_a_json_line_is_kept_whole_and_other_long_lines_are_cut(runner: Runner, tmp_path: Path) -> None:
+    script = "import json; print(json.dumps({'outcome': 'succeeded', 'message': 'é' * 100_000})); print('y' * 100_000)"
+    said = lines(await collect(await runner.start("1-1-0", order(tmp_path, script), deadline())))
+    assert json.loads(said[0])["outcome"] == "succeeded"
+    assert [len(line) for line in said[1:]] == [65_536, 100_000 - 65_536]
+    await runner.close()
+
+
+async def test_the_newest_line_is_kept_however_long_it_is_when_written_down(
+    runner: Runner, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setattr("sidecar.runner.SPOOL_BYTES", 1000)
+    script = "print('before'); print('\\x01' * 60_000, end='')"
+    run = await runner.start("1-1-0", order(tmp_path, script), deadline())
+    await collect(run)
+    assert lines(await collect(runner.attach("1-1-0")))[-1] == "\x01" * 60_000
+    await runner.close()
+
+
+async def test_a_run_that_cannot_be_written_down_is_a_fault_and_a_strange_prompt_is_not(runner: Runner, tmp_path: Path) -> None:
+    strange = Launch(argv=(PYTHON, "\udcff"), env={})
+    with pytest.raises(RunFault) as refused:
+        await runner.start("1-1-0", Order(launch=strange, cwd=tmp_path, prompt="", wall_s=5), deadline())
+    assert refused.value.code == "no_shim"
+    fine = replace(order(tmp_path, "print(1)"), prompt="a \udcff b")
+    assert lines(await collect(await runner.start("1-1-1", fine, deadline()))) == ["1"]
+    assert runner.prompt_file("1-1-1").read_text() == "a ? b"
+    await runner.close()
+
+
 STARTER = """
 import asyncio, sys
 from pathlib import Path
@@ -272,6 +360,18 @@ async def test_a_run_survives_its_sidecar_and_is_found_again(runner: Runner, tmp
     assert lines(events) == ["one", "two"]
     assert events[-1]["exit"] == 0
     assert await collect(runner.attach("7-1-0")) == events, "a finished run reads the same as a living one"
+
+
+async def test_a_sidecar_without_standard_streams_starts_runs(runner: Runner, tmp_path: Path) -> None:
+    source = STARTER.format(
+        root=str(Path.cwd()), python=PYTHON, script="print('up')", cwd=str(tmp_path), runs=str(runner.root),
+        soft_us=FAR_S * 1e6, hard_us=FAR_S * 1e6,
+    )  # fmt: skip
+    source = source.replace('print("started", flush=True)\n    await asyncio.sleep(300)', "pass")
+    closed = f"import os; [os.close(fd) for fd in (0, 1, 2)]\n{source}"
+    starter = await asyncio.create_subprocess_exec(PYTHON, "-c", closed)
+    assert await starter.wait() == 0
+    assert lines(await collect(runner.attach("7-1-0"))) == ["up"]
 
 
 async def test_the_deadline_holds_when_the_sidecar_is_dead(runner: Runner, tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -178,7 +177,9 @@ async def test_a_frozen_shim_is_killed_with_its_agent_once_a_bound_is_over(
     await runner.close()
 
 
-async def test_a_stranger_with_a_frozen_shim_does_not_hold_up_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_stranger_with_a_frozen_shim_does_not_hold_up_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("sidecar.run.OVERDUE_S", 1.0)
     runner, _, shim = await frozen(tmp_path)
     assert await asyncio.wait_for(runner.stop_strangers(set()), 10) == ["1-1-0"]
@@ -230,24 +231,21 @@ async def test_a_chain_of_short_lived_processes_is_outrun(tmp_path: Path) -> Non
     await runner.close()
 
 
-async def test_a_sweep_says_who_survived_it() -> None:
+async def test_a_sweep_says_who_survived_it(monkeypatch: pytest.MonkeyPatch) -> None:
     child = await asyncio.create_subprocess_exec("sleep", "94")
     process = sweep.look(child.pid)
     assert process is not None
-    # What does not die cannot be made; what is found again and again, though it is not the one that was killed, can.
-    swept = await asyncio.to_thread(
-        sweep.kill_all, lambda: [process], collect=lambda _: None, near=None, within_s=0.2
-    )
-    assert swept.survivors == () or swept.survivors[0].pid == child.pid
-    assert swept.killed == 1
+    monkeypatch.setattr(sweep, "kill", lambda *_: None)  # as if it were stuck in the kernel
+    swept = await asyncio.to_thread(sweep.kill_all, lambda: [process], within_s=0.1)
+    assert [survivor.pid for survivor in swept.survivors] == [child.pid]
+    child.kill()
     await child.wait()
-    assert child.returncode == -signal.SIGKILL
 
 
 def spool_of(tmp_path: Path, lines: int) -> Path:
     directory = tmp_path / "runs" / "1-1-0"
     directory.mkdir(parents=True)
-    terminal = '{"n": %d, "exit": 0, "signal": null, "stopped": null, "unrun": false, "dropped": 0}\n' % (lines + 1)
+    terminal = f'{{"n": {lines + 1}, "exit": 0, "signal": null, "stopped": null, "unrun": false, "dropped": 0}}\n'
     text = "".join(f'{{"n": {n}, "out": "ab"}}\n' for n in range(1, lines + 1))
     (directory / "events.jsonl").write_text(text + terminal)
     return directory

@@ -182,3 +182,28 @@ async def test_a_fault_of_the_sidecar_is_a_result_not_a_crash(monkeypatch: pytes
     monkeypatch.setattr(world, "inspect", lambda workspace: 1 / 0)
     await world.start_work().run()
     assert (world.result.error.code, world.result.error.cls) == ("sidecar_fault", "retryable")
+
+
+async def test_a_fault_while_the_agent_runs_ends_the_run_and_keeps_its_commits_before_it_is_a_result(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world, did = World(), []
+
+    class Living(Run):
+        async def events(self):
+            yield {"out": "a line"}
+            while "stop" not in did:
+                await asyncio.sleep(0)
+            did.append("over")
+            yield TERMINAL
+
+        def stop(self, grace_ms: int) -> None:
+            did.append("stop")
+
+    monkeypatch.setattr(world, "attach", lambda run_id: Living())
+    monkeypatch.setattr("sidecar.runtimes.command.CommandReader.feed", lambda *_: 1 / 0)
+    await world.start_work().run()
+    assert did == ["stop", "over"]
+    assert isinstance(world.told[-2], fx.RunExited)
+    assert (world.result.error.code, world.result.error.cls) == ("sidecar_fault", "retryable")
+    assert (world.did[-1], world.result.salvage_ref) == ("salvage", "salvaged")
