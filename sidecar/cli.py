@@ -1,7 +1,11 @@
-"""``python -m sidecar``, which ``agentcom sidecar`` calls. Exit codes: 0 drained, 2 settings, 3 state in use, 4 refused, 5 journal."""
+"""``python -m sidecar``, which ``agentcom sidecar`` calls.
+
+Exit codes: 0 drained, 2 settings, 3 state directory in use, 4 every agent refused, 5 journal, 130 ended by a second signal.
+"""
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +14,7 @@ import typer
 from sidecar import app as composition
 from sidecar import logs
 from sidecar.journal import JournalError
-from sidecar.settings import SettingsError, load
+from sidecar.settings import Settings, SettingsError, load, missing_programs
 
 cli = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -32,7 +36,7 @@ def run(
     Example: python -m sidecar run --config sidecar.toml
     """
     try:
-        settings = load(config)
+        settings = _usable(config)
         logs.configure(settings.log.level, settings.log.format)
         code = composition.run(settings, stop_agents=stop_agents)
     except SettingsError as fault:
@@ -44,4 +48,14 @@ def run(
     except JournalError as fault:
         typer.echo(f"A journal cannot be used. {fault}", err=True)
         raise typer.Exit(5) from fault
+    except (asyncio.CancelledError, KeyboardInterrupt):
+        # a second signal: whoever is impatient hears nothing more; what runs goes on under its shims
+        raise typer.Exit(130) from None
     raise typer.Exit(code)
+
+
+def _usable(config: Path) -> Settings:
+    settings = load(config)
+    if faults := missing_programs(settings):
+        raise SettingsError(config, faults)
+    return settings

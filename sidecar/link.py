@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -20,6 +20,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 from websockets.typing import Subprotocol
 
 from hub.wire.codec import FrameError, decode_from_hub, decode_spec, encode
+from hub.wire.codes import Close
 from hub.wire.frames import Accepted, Error, FromHub, FromSidecar, Goaway, Welcome
 from sidecar.backoff import Ending, Reconnect
 from sidecar.blobs import BlobError, fetch
@@ -34,6 +35,13 @@ OUTBOX_BYTES = 1024 * 1024
 OPEN_S = 10.0
 WRITE_S = 10.0
 CLOSE_S = 2.0
+_CURES: Mapping[int, str] = {
+    401: "the hub does not know this token: use the one in the hub's agent.token, or the one you were given",
+    403: "this token is not an agent's: use the one in the hub's agent.token",
+    404: "nothing listens for sidecars there: hub_url ends in /ws",
+    Close.NAME_IN_USE: "another installation uses this agent's id: give this one an id of its own, or stop the other",
+}
+"""What to do about an ending that trying again will not cure, by HTTP status or close code."""
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -118,8 +126,16 @@ class Link:
             if self._closing.is_set():
                 return
             wait_s = self._reconnect.ended(ending, self._clock_s(), holding=self._listener.wanted)
-            log.info("link_waits", agent=self._agent, seconds=round(wait_s, 2), code=ending.code,
-                     http_status=ending.http_status, reason=ending.reason)  # fmt: skip
+            cure = _CURES.get(ending.http_status or ending.code or 0)
+            (log.info if cure is None else log.warning)(
+                "link_waits",
+                agent=self._agent,
+                seconds=round(wait_s, 2),
+                code=ending.code,
+                http_status=ending.http_status,
+                reason=ending.reason,
+                **({} if cure is None else {"cure": cure}),
+            )
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._closing.wait(), wait_s)
 
@@ -202,6 +218,7 @@ class Link:
             self._after_s = frame.reconnect_after_ms / 1000
         if isinstance(frame, Welcome):
             self._reconnect.welcomed(self._clock_s())
+            log.info("connected", agent=self._agent, hub=self._url, session=frame.session_epoch)
         if isinstance(frame, Error):
             log.warning("hub_refused_frame", agent=self._agent, code=frame.code, reason=frame.message)
         if isinstance(frame, Accepted) and frame.spec is None and frame.spec_ref is not None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import shutil
 import stat
 import tomllib
 import typing
@@ -150,6 +151,15 @@ def load(path: Path) -> Settings:
     return settings
 
 
+def missing_programs(settings: Settings) -> list[str]:
+    """What the configured agents would fail to start for: a program that is not on this machine."""
+    return [
+        f"agents: {agent.id}: its program {agent.command.argv[0]!r} was not found; correct [agents.command] argv, or install it"
+        for agent in settings.agents
+        if agent.command is not None and "{" not in agent.command.argv[0] and shutil.which(agent.command.argv[0]) is None
+    ]
+
+
 def read_token(settings: Settings, agent: AgentSettings, environ: Mapping[str, str] = os.environ) -> str:
     """The agent's credential, read anew each time; raises :class:`SettingsError` when there is none or all can read it."""
     path = agent.token_file or settings.token_file
@@ -161,8 +171,8 @@ def read_token(settings: Settings, agent: AgentSettings, environ: Mapping[str, s
         if stat.S_IMODE(path.stat().st_mode) & 0o077:
             raise SettingsError(path, [f"others can read the token; run: chmod 600 {path}"])
         token = path.read_text().strip()
-    except OSError as fault:
-        raise SettingsError(path, [f"cannot read the token: {fault.strerror}"]) from fault
+    except (OSError, UnicodeDecodeError) as fault:
+        raise SettingsError(path, [f"cannot read the token: {fault}"]) from fault
     if not token:
         raise SettingsError(path, ["the token file is empty"])
     return token

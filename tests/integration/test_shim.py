@@ -368,7 +368,12 @@ async def test_a_sidecar_without_standard_streams_starts_runs(runner: Runner, tm
         soft_us=FAR_S * 1e6, hard_us=FAR_S * 1e6,
     )  # fmt: skip
     source = source.replace('print("started", flush=True)\n    await asyncio.sleep(300)', "pass")
-    closed = f"import os; [os.close(fd) for fd in (0, 1, 2)]\n{source}"
+    # After the loop took its own: the next files opened get the numbers 0 to 2.
+    closing = (
+        "    import os\n    from sidecar.runner import _above_standard\n    for fd in (0, 1, 2): os.close(fd)\n"
+        "    null = _above_standard(os.open(os.devnull, os.O_RDONLY))\n    assert null > 2 and not os.get_inheritable(null)\n"
+    )
+    closed = source.replace("    now =", f"{closing}    now =")
     starter = await asyncio.create_subprocess_exec(PYTHON, "-c", closed)
     assert await starter.wait() == 0
     assert lines(await collect(runner.attach("7-1-0"))) == ["up"]

@@ -269,14 +269,14 @@ async def longest_stall(work: Any) -> float:
 
 
 async def test_a_long_spool_does_not_hold_up_the_beat(tmp_path: Path) -> None:
-    directory = spool_of(tmp_path, 150_000)
+    directory = spool_of(tmp_path, 300_000)
     alone = await asyncio.to_thread(_seconds, read_spool, directory)
 
     async def read() -> None:
-        assert len([event async for event in Run(directory).events()]) == 150_001
+        assert len([event async for event in Run(directory).events()]) == 300_001
 
-    assert await longest_stall(read()) < max(0.25, alone / 2)
-    assert await longest_stall(Runner(directory.parent).forget(Key(TaskId(1), LeaseEpoch(1)))) < 0.25
+    assert await longest_stall(read()) < alone * 0.7
+    assert await longest_stall(Runner(directory.parent).forget(Key(TaskId(1), LeaseEpoch(1)))) < alone * 0.7
     assert not directory.exists()
 
 

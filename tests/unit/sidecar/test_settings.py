@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sidecar.app import make_runtime
-from sidecar.settings import Settings, SettingsError, load, read_token
+from sidecar.settings import Settings, SettingsError, load, missing_programs, read_token
 
 REPO = Path(__file__).parents[3]
 MINIMAL = 'hub_url = "ws://h:1/ws"\n[[agents]]\nid = "a"\nruntime = "mock"\n'
@@ -115,3 +115,13 @@ def test_an_agent_without_a_runtime_only_runs_checks() -> None:
     assert make_runtime(settings.agents[0]).name == "none"
     with pytest.raises(ValueError, match="only run checks"):
         Settings.model_validate({"hub_url": "ws://h/ws", "agents": [checks | {"capabilities": []}]})
+
+
+def test_a_program_that_is_not_there_is_found_before_any_task_is_lost(tmp_path: Path) -> None:
+    agents = [
+        {"id": "gone", "runtime": "command", "command": {"argv": ["no-such-program-anywhere", "{prompt_file}"]}},
+        {"id": "here", "runtime": "command", "command": {"argv": ["git", "{prompt_file}"]}},
+    ]
+    (fault,) = missing_programs(Settings.model_validate({"hub_url": "ws://h/ws", "agents": agents}))
+    assert "no-such-program-anywhere" in fault
+    assert "gone" in fault
