@@ -36,7 +36,9 @@ def submit(step: Step, command: Submit) -> Submitted:
             faults.extend(_faults(step, command, i, new))
     if faults:
         raise Refused(422, "invalid_task", "the batch was refused; nothing was submitted", faults=tuple(faults))
-    _check_room(step, command, repeats)
+    fresh = [new for new, repeat in zip(command.tasks, repeats, strict=True) if repeat is None]
+    _check_room(step, fresh)
+    _check_keys(step, fresh)
     numbers = _number(step, repeats)
     answers: list[SubmittedTask] = []
     created: list[Task] = []
@@ -100,9 +102,8 @@ def _repeat_of(step: Step, command: Submit, new: NewTask) -> int | None:
     return known[0]
 
 
-def _check_room(step: Step, command: Submit, repeats: list[int | None]) -> None:
+def _check_room(step: Step, fresh: list[NewTask]) -> None:
     cluster = step.cluster
-    fresh = [new for new, repeat in zip(command.tasks, repeats, strict=True) if repeat is None]
     if all(new.type is TaskType.CHECK for new in fresh):
         return  # a check ends by making room: what it belongs to holds a merge up until it has run
     if cluster.live + len(fresh) > cluster.terms.max_live:
@@ -117,6 +118,10 @@ def _check_room(step: Step, command: Submit, repeats: list[int | None]) -> None:
             f"live tasks already use {len(cluster.ready.live)} combinations of project, repository and capabilities",
             retry_after_s=60,
         )
+
+
+def _check_keys(step: Step, fresh: list[NewTask]) -> None:
+    cluster = step.cluster
     seen: set[str] = set()
     keys: set[str] = set()
     for new in fresh:

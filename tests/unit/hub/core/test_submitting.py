@@ -10,7 +10,7 @@ from hub.core import commands as c
 from hub.core import ready
 from hub.core.errors import Refused
 from hub.core.lease import Terms
-from hub.ids import SECOND, Access, TaskState
+from hub.ids import SECOND, Access, TaskState, TaskType
 from tests.support.clock import WALL
 from tests.support.cluster import Hub, needs, new
 
@@ -317,3 +317,17 @@ def test_remembered_requirement_sets_never_stop_a_submit(monkeypatch: pytest.Mon
     hub.restart()
     hub.hello(capabilities=("c3",))
     assert hub.state(n) is TaskState.ASSIGNED
+
+
+def test_checks_are_let_in_past_every_bound_but_not_past_keys() -> None:
+    """A batch of checks alone skipped the keys together with the room, and two of them met in the store's unique index."""
+    hub = Hub(Terms(max_live=1))
+    hub.submit(new("full"))
+    check = {"type": TaskType.CHECK, "capabilities": ("checks",)}
+    hub.submit(new("one", unique_key="u", **check))
+    with pytest.raises(Refused) as refused:
+        hub.submit(new("two", unique_key="u", **check))
+    assert refused.value.code == "unique_key_taken"
+    with pytest.raises(Refused) as refused:
+        hub.submit(new("three", idempotency_key="k", **check), new("four", idempotency_key="k", **check))
+    assert refused.value.code == "idempotency_conflict"
