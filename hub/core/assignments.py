@@ -10,10 +10,10 @@ from hub.core.cluster import Step
 from hub.core.commands import Accept, Ask, ControlNoted, Decline, FromSession, GiveBack, Progress
 from hub.core.decision import GrantLease, Okay, Revoke
 from hub.core.dependencies import ended
+from hub.core.ending import queue_again, stopped
 from hub.core.errors import Refused
 from hub.core.retry import after_loss
 from hub.core.rows import FeedbackRow, QuestionRow
-from hub.core.steering import queue_again, stopped
 from hub.core.task import Task
 from hub.core.timers import Timer
 from hub.ids import SECOND, AgentState, LeaseEpoch, TaskId, TaskState

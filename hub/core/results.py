@@ -14,9 +14,9 @@ from hub.core.cluster import Step
 from hub.core.commands import Report
 from hub.core.decision import AckResult
 from hub.core.dependencies import ended
+from hub.core.ending import stopped
 from hub.core.retry import Ended, Next, after
 from hub.core.rows import AttemptRow, FeedbackRow, ResultRow, SalvageRow
-from hub.core.steering import stopped
 from hub.core.task import Task
 from hub.core.timers import Timer
 from hub.ids import Access, Outcome, TaskState, TaskType, Verdict

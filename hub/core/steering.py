@@ -10,15 +10,16 @@ import orjson
 from hub.core.agent import Agent
 from hub.core.cluster import Step
 from hub.core.commands import Answer, Assign, Cancel, Complete, Dispatch, Hold, Release, Requeue
-from hub.core.decision import Dispatched, Revoke, TaskAnswer
-from hub.core.dependencies import ended, settle_edges, start
+from hub.core.decision import Dispatched, TaskAnswer
+from hub.core.dependencies import settle_edges, start
+from hub.core.ending import finish, queue_again, raise_fence, stop
 from hub.core.errors import Refused
 from hub.core.lanes import LANES
 from hub.core.matching import Requirement, class_of
 from hub.core.recall import task_from_rows
-from hub.core.task import MAX_CLAIMS, Task
+from hub.core.task import Task
 from hub.core.timers import Timer
-from hub.ids import AgentState, ControlKind, LeaseEpoch, TaskState, task_ref
+from hub.ids import AgentState, ControlKind, TaskState, task_ref
 
 
 def answer_for(task: Task, *, pending: bool = False) -> TaskAnswer:
@@ -82,7 +83,7 @@ def assign(step: Step, command: Assign) -> TaskAnswer:
         if not command.force:
             raise Refused(409, "leased", f"{task_ref(task.n)} is held by {task.holder}", hint="--force stops it first")
         task.assign_to = agent.id
-        return _stop(step, task, TaskState.QUEUED, "assign")
+        return answer_for(task, pending=stop(step, task, TaskState.QUEUED, "assign"))
     task.assign_to = agent.id
     step.note(task, "task.pinned", agent=agent.id)
     if task.held:
@@ -103,7 +104,7 @@ def cancel(step: Step, command: Cancel) -> TaskAnswer:
     if task.merging:
         raise Refused(409, "merging", f"{task_ref(task.n)} is being merged and can no longer be cancelled")
     if task.leased and task.state is not TaskState.ASSIGNED:
-        return _stop(step, task, TaskState.CANCELLED, "cancel", command.reason)
+        return answer_for(task, pending=stop(step, task, TaskState.CANCELLED, "cancel", command.reason))
     finish(step, task, TaskState.CANCELLED, "task.cancelled", "cancel", reason=command.reason)
     return answer_for(task)
 
@@ -118,7 +119,7 @@ def complete(step: Step, command: Complete) -> TaskAnswer:
     if task.leased:
         if not command.force:
             raise Refused(409, "leased", f"{task_ref(task.n)} is held by {task.holder}", hint="--force stops the agent first")
-        return _stop(step, task, TaskState.DONE, "complete", command.reason)
+        return answer_for(task, pending=stop(step, task, TaskState.DONE, "complete", command.reason))
     raise_fence(task)
     finish(step, task, TaskState.DONE, "task.completed", "complete", reason=command.reason)
     return answer_for(task)
@@ -174,84 +175,6 @@ def answer(step: Step, command: Answer) -> TaskAnswer:
     step.move(task, TaskState.WORKING, "task.answered", cause="answered", qid=question.qid)
     _agent_of(step, task, AgentState.WORKING, "answered")
     return answer_for(task)
-
-
-def finish(step: Step, task: Task, to: TaskState, kind: str, cause: str, **data: object) -> None:
-    """End a task for good: the attempt closes, the agent is free, dependants hear of it."""
-    holder = task.holder
-    if task.leased:
-        if task.state is TaskState.ASSIGNED:
-            _withdraw(step, task, to)
-        step.end_attempt(task, to, cause)
-    step.move(task, to, kind, cause=cause, agent=holder, **data)
-    ended(step, task)
-
-
-def queue_again(step: Step, task: Task, kind: str, cause: str, **data: object) -> None:
-    """Back to the queue, or dead when the claims of this generation are used up: no refund can loop for ever (protocol §4.6)."""
-    if task.claims >= MAX_CLAIMS:
-        step.move(task, TaskState.DEAD, "task.dead", cause="too_many_claims", **data)
-        ended(step, task)
-    else:
-        step.move(task, TaskState.QUEUED, kind, cause=cause, **data)
-
-
-def raise_fence(task: Task) -> None:
-    """Spend a lease epoch, so that everything sent under the old one is recognised as stale."""
-    task.lease_epoch = LeaseEpoch(task.lease_epoch + 1)
-
-
-def stopped(step: Step, task: Task, outcome: str, **changes: object) -> None:
-    """The agent of a stopping task has ended (by result, give-back or expiry): do what was asked (semantics, Cancel)."""
-    to, holder = task.stopping, task.holder
-    task.stopping = None
-    step.end_attempt(task, outcome, "stopped", **changes)
-    task.parked = False
-    if to is TaskState.QUEUED:
-        task.tries = max(0, task.tries - 1)
-        queue_again(step, task, "task.queued", "assign", agent=holder)
-        return
-    if to is TaskState.DONE:
-        raise_fence(task)
-    kinds = {TaskState.DONE: "task.completed", TaskState.DEAD: "task.dead"}
-    assert to is not None
-    step.move(task, to, kinds.get(to, "task.cancelled"), cause=task.cause or "cancel", agent=holder)
-    ended(step, task)
-
-
-def _stop(step: Step, task: Task, then: TaskState, cause: str, reason: str = "") -> TaskAnswer:
-    """Ask the holder to stop; the lease stays until it has."""
-    if task.state is TaskState.ASSIGNED:
-        holder = task.holder
-        _withdraw(step, task, cause)
-        step.end_attempt(task, "revoked", cause)
-        task.tries = max(0, task.tries - 1)
-        if then is TaskState.QUEUED:
-            step.move(task, TaskState.QUEUED, "task.queued", cause=cause, agent=holder)
-        else:
-            # assigned has no edge to done: the offer is taken back first
-            step.move(task, TaskState.QUEUED, "task.queued", cause=cause, agent=holder)
-            raise_fence(task)
-            finish(step, task, then, "task.completed" if then is TaskState.DONE else "task.dead", cause, reason=reason)
-        return answer_for(task)
-    if task.stopping is None:
-        step.control(task, ControlKind.CANCEL, mode="soft", text=reason or cause)
-    task.stopping, task.cause = then, cause
-    step.note(task, "task.stopping", cause=cause, then=then, reason=reason)
-    step.touch(task)
-    return answer_for(task, pending=True)
-
-
-def stop_for_deadline(step: Step, task: Task) -> None:
-    """A task's deadline passed while it is leased; what a person already asked of it stands."""
-    if task.stopping in (None, TaskState.QUEUED):
-        _stop(step, task, TaskState.DEAD, "deadline")
-
-
-def _withdraw(step: Step, task: Task, code: str) -> None:
-    """Tell the holder of an unaccepted assignment that it is not its own any more."""
-    if task.holder is not None:
-        step.tell(step.cluster.agents[task.holder], Revoke(n=task.n, lease_epoch=task.lease_epoch, code=code))
 
 
 def _least_busy(step: Step, need: Requirement) -> Agent:

@@ -13,8 +13,8 @@ from hub.core.assignments import back_to_queue, lose, strike
 from hub.core.cluster import Step
 from hub.core.commands import Tick
 from hub.core.dependencies import ended
+from hub.core.ending import stop_for_deadline
 from hub.core.sessions import gone
-from hub.core.steering import stop_for_deadline
 from hub.core.task import Task
 from hub.core.timers import Timer
 from hub.ids import AgentId, TaskState
