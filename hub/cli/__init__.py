@@ -8,6 +8,6 @@ from __future__ import annotations
 
 def main() -> None:
     """Run the command line; the process ends with one of the exit codes of :mod:`hub.cli.exits`."""
-    from hub.cli.root import app  # noqa: PLC0415  imported when it runs
+    from hub.cli.root import app
 
     app()

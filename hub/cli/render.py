@@ -129,7 +129,7 @@ def _span(seconds: float) -> str:
 
 @cache
 def _console(stderr: bool, plain: bool) -> Console:
-    from rich.console import Console  # noqa: PLC0415  rich is slow to import
+    from rich.console import Console
 
     # NO_COLOR alone would leave bold and dim
     colours: Literal["auto"] | None = None if plain else "auto"
@@ -150,7 +150,7 @@ def is_terminal() -> bool:
 
 def say(*parts: Value, stderr: bool = False, lines: bool = False) -> None:
     """One line (or, with ``lines``, one text) made of parts."""
-    from rich.text import Text  # noqa: PLC0415  rich is slow to import
+    from rich.text import Text
 
     text = Text()
     for part in parts:
@@ -197,8 +197,8 @@ def _draw(
     headers: list[str], rows: list[list[Cell]], *, flex: str, drop: Sequence[str], width: int | None, indent: int = 0
 ) -> None:
     """Aligned columns; ``width`` None means as wide as they are. A column without anything in it is left out."""
-    from rich.cells import cell_len  # noqa: PLC0415  rich is slow to import
-    from rich.text import Text  # noqa: PLC0415
+    from rich.cells import cell_len
+    from rich.text import Text
 
     shown = [[clean(cell.short if cell.short is not None else cell.text) for cell in row] for row in rows]
     widths = [max(map(cell_len, (header, *column))) for header, column in zip(headers, zip(*shown, strict=True), strict=True)]

@@ -29,7 +29,7 @@ class _Root(typer.core.TyperGroup):
         except Exception as fault:
             if (option := getattr(fault, "option_name", None)) in _ROOT_OPTIONS and hasattr(fault, "message"):
                 fault.message = f"No such option: {option}. It stands before the command: agentcom {option} … task list"
-                fault.possibilities = None  # type: ignore[attr-defined]
+                fault.possibilities = None  # type: ignore[attr-defined]  # set by the parser, not declared on its base
             raise
 
 

@@ -51,12 +51,12 @@ def start_dev(
 
 
 def _run_hub(host: str, port: int, data_dir: Path | None, *, json_logs: bool) -> int:
-    from pydantic import ValidationError  # noqa: PLC0415  the hub is only imported where it runs
+    from pydantic import ValidationError
 
-    from hub.app import run  # noqa: PLC0415
-    from hub.core.errors import HubError  # noqa: PLC0415
-    from hub.settings import HubSettings, default_data_dir  # noqa: PLC0415
-    from hub.telemetry import log  # noqa: PLC0415
+    from hub.app import run
+    from hub.core.errors import HubError
+    from hub.settings import HubSettings, default_data_dir
+    from hub.telemetry import log
 
     log.configure(as_json=True if json_logs else None)
     try:

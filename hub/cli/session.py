@@ -82,21 +82,21 @@ def find_token(target: Target) -> str | None:
 def _data_dir() -> Path:
     if given := os.environ.get("AGENTCOM_DATA_DIR"):
         return Path(given)
-    from platformdirs import user_data_path  # noqa: PLC0415  imported when it is needed
+    from platformdirs import user_data_path
 
     return user_data_path("agentcom")
 
 
 def open_client(target: Target) -> HubClient:
     """A client for the target; use it as a context manager."""
-    from hub.client import HubClient  # noqa: PLC0415  the HTTP library is slow to import
+    from hub.client import HubClient
 
     return HubClient(target.url, find_token(target))
 
 
 def call(ctx: typer.Context, work: Callable[[HubClient], Awaitable[T]]) -> T:
     """Run ``work`` with a client. A failure ends the command with words that say what to do, and the code of its kind."""
-    from hub.client import HubProblem, HubUnreachable  # noqa: PLC0415  the HTTP library is slow to import
+    from hub.client import HubProblem, HubUnreachable
 
     target = ctx.obj if isinstance(ctx.obj, Target) else Target()
 

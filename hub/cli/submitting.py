@@ -146,7 +146,7 @@ def submit(
 
 async def _notes(hub: HubClient, tasks: list[Submitted]) -> list[str]:
     """What may surprise about what was just submitted. The submission stands, so nothing that fails here is an error."""
-    from hub.client import HubProblem, HubUnreachable  # noqa: PLC0415  the HTTP library is slow to import
+    from hub.client import HubProblem, HubUnreachable
 
     found: dict[str, list[str]] = {}
 
@@ -168,7 +168,7 @@ async def _notes(hub: HubClient, tasks: list[Submitted]) -> list[str]:
 
 
 async def _is_known(hub: HubClient, agent: str) -> bool:
-    from hub.client import HubProblem  # noqa: PLC0415  the HTTP library is slow to import
+    from hub.client import HubProblem
 
     try:
         await hub.agent(agent)

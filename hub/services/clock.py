@@ -50,11 +50,6 @@ class SteadyClock:
     def _hanging(self, now: int) -> int:
         return max(0, now - self._waiting_since - STALL_US) if self._waiting_since is not None else 0
 
-    @property
-    def stalled_us(self) -> int:
-        """How much time was not counted so far."""
-        return self._lost
-
     async def pulse(self) -> None:
         """Look at the clock twice a stall bound, for ever."""
         while True:

@@ -35,7 +35,7 @@ def demo(
 
     Example: agentcom demo --kill-hub
     """
-    from hub.cli.demo.stage import StageError  # noqa: PLC0415  `agentcom --help` must not load it
+    from hub.cli.demo.stage import StageError
 
     if keep is not None and keep.exists() and any(keep.iterdir()):
         raise typer.BadParameter(f"{keep} is not empty; name a new directory", param_hint="--keep")
@@ -45,7 +45,7 @@ def demo(
     try:
         held = asyncio.run(_perform(root.resolve(), repo, agents, kill_hub=kill_hub, as_json=as_json))
     except asyncio.CancelledError:
-        print("stopped; everything that was started is gone", file=sys.stderr)  # noqa: T201
+        print("stopped; everything that was started is gone", file=sys.stderr)  # noqa: T201  the CLI's own words
         raise typer.Exit(130) from None
     except StageError as fault:
         print(f"error: {fault}", file=sys.stderr)  # noqa: T201  the CLI's own words
@@ -57,11 +57,11 @@ def demo(
 
 
 async def _perform(root: Path, repo: Path | None, agents: int, *, kill_hub: bool, as_json: bool) -> bool:
-    from hub.cli.demo.judge import judge  # noqa: PLC0415  `agentcom --help` must not load it
-    from hub.cli.demo.play import Play, on_stage  # noqa: PLC0415
-    from hub.cli.demo.script import ideas  # noqa: PLC0415
-    from hub.cli.demo.show import Show  # noqa: PLC0415
-    from hub.cli.demo.stage import Stage  # noqa: PLC0415
+    from hub.cli.demo.judge import judge
+    from hub.cli.demo.play import Play, on_stage
+    from hub.cli.demo.script import ideas
+    from hub.cli.demo.show import Show
+    from hub.cli.demo.stage import Stage
 
     script = tuple(ideas(PACE_S))
     stage = Stage(root, agents)
