@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import structlog
 import uvicorn
@@ -28,9 +30,11 @@ from hub.core.commands import Drain
 from hub.core.decision import Effect
 from hub.core.errors import HubError, StoreFull
 from hub.core.rows import EventRow
-from hub.edge.credentials import open_credentials
+from hub.edge.auth import Authenticator
+from hub.edge.credentials import ADMIN_FILE, admin_token, first_tokens, open_key
 from hub.edge.http.app import create_http
 from hub.edge.http.doors import Doors
+from hub.edge.keyring import Keyring
 from hub.edge.links import Links
 from hub.edge.ws import Acceptor
 from hub.forge.base import Remote
@@ -43,8 +47,8 @@ from hub.services.facts import FactReader
 from hub.services.feed import Feed
 from hub.services.gatekeeper import Gatekeeper, concerns
 from hub.settings import HubSettings
-from hub.store import blobs, projects, tasks
-from hub.store.base import CommitFailed, StoreBroken
+from hub.store import blobs, projects, tasks, tokens
+from hub.store.base import CommitFailed, Operation, StoreBroken
 from hub.store.recovery import load_snapshot
 from hub.store.sqlite import SqliteStore
 from hub.store.writer import Group
@@ -53,6 +57,7 @@ from hub.telemetry.metrics import Metrics
 EXIT_STORE = 74
 """EX_IOERR: the store must not be used any more in this process; let the supervisor restart it."""
 DEFAULT_PROJECT = "default"
+STORE_FILE = "hub.db"
 DRAIN_S = 2.0
 CLOSE_IN_S = 0.2
 RECONNECT_AFTER_S = 1.0
@@ -150,8 +155,9 @@ class Rooms:
 class Hub:
     """One hub in this process."""
 
-    def __init__(self, settings: HubSettings) -> None:
+    def __init__(self, settings: HubSettings, *, local_agents: bool = False) -> None:
         self._settings = settings
+        self._local_agents = local_agents
         self._stop = asyncio.Event()
 
     def stop(self) -> None:
@@ -165,19 +171,19 @@ class Hub:
         settings = self._settings
         with _listen(settings.host, settings.port) as listener:  # first: a taken port leaves no new data directory behind
             url = f"http://{settings.host}:{listener.getsockname()[1]}"
-            store = await SqliteStore.open(settings.data_dir / "hub.db", durability=settings.durability)
+            store = await SqliteStore.open(settings.data_dir / STORE_FILE, durability=settings.durability)
             try:
-                await _first_start(store)
-                rooms = await self._furnish(store)
+                key = open_key(settings.data_dir)
+                await _first_start(store, settings.data_dir, key, local_agents=self._local_agents)
+                rooms = await self._furnish(store, key)
                 await rooms.serve(listener, partial(announce, url), self._stop)
             finally:
                 with suppress(HubError):
                     await store.close()
 
-    async def _furnish(self, store: SqliteStore) -> Rooms:
+    async def _furnish(self, store: SqliteStore, key: bytes) -> Rooms:
         settings, reader = self._settings, store.reader
-        approver = bytes.fromhex(settings.approver_digest) if settings.approver_digest else None
-        auth = open_credentials(settings.data_dir).authenticator(approver)
+        auth = Authenticator(key, await tokens.every(reader), _now_us)
         hub_id, feed_epoch, hub_epoch = await store.begin_epoch()
         metrics, clock, feed = Metrics(), SteadyClock(), Feed(feed_epoch, store.last_seq)
         links = Links(
@@ -209,10 +215,12 @@ class Hub:
             feed=feed,
             gatekeeper=gatekeeper,
             auth=auth,
+            keyring=Keyring(key, auth, conductor, _now_us, links.revoked),
             metrics=metrics.render,
             probe=lambda name, url, base: forge.probe(Remote(name=name, url=url), base),
             readiness=lambda: {"scheduler": conductor.is_open, "accepting": not self._stop.is_set()},
-            now=lambda: time.time_ns() // 1000,
+            now=_now_us,
+            hub_id=hub_id,
             version=__version__,
         )
         return Rooms(
@@ -242,10 +250,25 @@ def _door(http: FastAPI, acceptor: Acceptor) -> uvicorn.Server:
     )
 
 
-async def _first_start(store: SqliteStore) -> None:
+async def _first_start(store: SqliteStore, data_dir: Path, key: bytes, *, local_agents: bool) -> None:
+    """Make sure that there is a project and that somebody may come in."""
     if await projects.find(store.reader, DEFAULT_PROJECT) is None:
-        create = projects.create("hub", DEFAULT_PROJECT, projects.ProjectEdit())
-        await store.commit(Group(operations=[create]), Micros(time.time_ns() // 1000))
+        await _record(store, projects.create("hub", DEFAULT_PROJECT, projects.ProjectEdit()))
+    known = await tokens.every(store.reader)
+    for new in first_tokens(data_dir, key, known, _now_us(), local_agents=local_agents):
+        await _record(store, tokens.issue("hub", new))
+
+
+async def _record(store: SqliteStore, operation: Operation[Any]) -> None:
+    """Run a record operation before there is a conductor."""
+    done = await store.commit(Group(operations=[operation]), Micros(_now_us()))
+    if isinstance(fault := done.outcomes[0], BaseException):
+        raise fault
+
+
+def _now_us() -> int:
+    """Microseconds UTC."""
+    return time.time_ns() // 1000
 
 
 async def _checkpoints(store: SqliteStore) -> None:
@@ -273,11 +296,14 @@ def _listen(host: str, port: int) -> Iterator[socket.socket]:
         yield listener
 
 
-def run(settings: HubSettings, announce: Callable[[str], None]) -> int:
-    """Run a hub in this process until SIGTERM or SIGINT; returns the exit code (0, or 74 when the store broke)."""
+def run(settings: HubSettings, announce: Callable[[str], None], *, local_agents: bool = False) -> int:
+    """Run a hub in this process until SIGTERM or SIGINT; returns the exit code (0, or 74 when the store broke).
+
+    ``local_agents`` leaves a token for agents of this machine in the data directory.
+    """
 
     async def main() -> None:
-        hub = Hub(settings)
+        hub = Hub(settings, local_agents=local_agents)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, hub.stop)
@@ -291,6 +317,26 @@ def run(settings: HubSettings, announce: Callable[[str], None]) -> int:
             log.critical("store_broken", error=str(broken.exceptions[0]))
             code = EXIT_STORE
     return code
+
+
+def recover_admin(data_dir: Path) -> Path:
+    """Leave a new administrator's token in the data directory of a hub that is not running; returns its file.
+
+    Whoever may write there may do everything anyway. Raises HubError, for a hub that runs and for a directory without one.
+    """
+
+    async def recover() -> None:
+        if not (data_dir / STORE_FILE).exists():
+            raise HubError(f"there is no hub's data in {data_dir}")
+        key = open_key(data_dir)
+        store = await SqliteStore.open(data_dir / STORE_FILE)
+        try:
+            await _record(store, tokens.issue("hub", admin_token(data_dir, key)))
+        finally:
+            await store.close()
+
+    asyncio.run(recover())
+    return data_dir / ADMIN_FILE
 
 
 def _fast_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:

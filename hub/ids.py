@@ -31,6 +31,8 @@ NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 SECOND = 1_000_000
 """Microseconds per second."""
+DAY = 86_400 * SECOND
+"""Microseconds per day."""
 
 _REF = re.compile(r"(?:t-)?([1-9][0-9]{0,17})")
 _CHANGE_REF = re.compile(r"(?:c-)?([1-9][0-9]{0,17})")
@@ -221,6 +223,36 @@ class ChangeState(StrEnum):
     """Returned to the queue with feedback; a later attempt opens a new change."""
     CLOSED = "closed"
     """Ended without merging: rejected for good, or its task was cancelled."""
+
+
+class Scope(StrEnum):
+    """What a token is good for. Approving is never implied by another scope: it needs a credential that agents cannot read."""
+
+    ADMIN = "admin"
+    """Issues tokens, enrols machines, registers projects and repositories; everything of an operator."""
+    OPERATOR = "operator"
+    """Steers tasks and agents; submits and observes."""
+    APPROVER = "approver"
+    """Approves and rejects changes; observes."""
+    SUBMITTER = "submitter"
+    """Submits tasks and observes."""
+    OBSERVER = "observer"
+    """Reads."""
+    AGENT = "agent"
+    """A sidecar: its socket and its blobs, for the agents named with it (``agent:<id>``)."""
+    ENROL = "enrol"
+    """Registers one machine, and nothing else."""
+
+
+AGENT_PREFIX = "agent:"
+"""Before an agent's id in a token's scopes."""
+ANY_AGENT = AgentId("*")
+"""In place of an agent's id: whichever agent a sidecar says it is."""
+
+
+def agent_scope(agent: AgentId) -> str:
+    """The scope of being this agent: ``agent:<id>``."""
+    return AGENT_PREFIX + agent
 
 
 TERMINAL = frozenset({TaskState.DONE, TaskState.DEAD, TaskState.CANCELLED})

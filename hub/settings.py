@@ -40,9 +40,6 @@ class HubSettings(BaseSettings):
     accept_s: Annotated[float, Field(ge=0.5, le=600, description="How long an offered task may stay unaccepted.")] = 30.0
     grace_s: Annotated[float, Field(ge=0, le=3600, description="How long a lost link shows as reconnecting.")] = 30.0
     max_live_tasks: Annotated[int, Field(ge=1, le=5_000_000, description="Live tasks in all lanes.")] = 250_000
-    approver_digest: Annotated[
-        str, Field(pattern=r"^([0-9a-f]{64})?$", description="Keyed digest of an approver token that is on no disk.")
-    ] = ""
 
     @model_validator(mode="after")
     def _beats_fit_the_lease(self) -> HubSettings:

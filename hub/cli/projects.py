@@ -93,6 +93,7 @@ def create(
                 default_repo=default_repo,
                 dispatch=dispatch,
             ),
+            admin=True,
         ),
         json,
     )
@@ -126,7 +127,7 @@ def update(
     if not changes:
         fail(Exit.USAGE, "nothing to change", "agentcom project update --help")
     read = version or call(ctx, lambda hub: hub.project(project))["version"]
-    _show(call(ctx, lambda hub: hub.update_project(project, changes, version=read)), json)
+    _show(call(ctx, lambda hub: hub.update_project(project, changes, version=read), admin=True), json)
 
 
 @app.command()

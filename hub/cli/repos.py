@@ -71,6 +71,7 @@ def add(
             lambda hub: hub.add_repo(
                 name, where, base=base, policy=_document("--policy", policy), checks=_document("--checks", checks)
             ),
+            admin=True,
         ),
         json,
     )
@@ -105,7 +106,7 @@ def update(
     if not changes:
         fail(Exit.USAGE, "nothing to change", "agentcom repo update --help")
     read = version or call(ctx, lambda hub: hub.repo(repo))["version"]
-    _show(call(ctx, lambda hub: hub.update_repo(repo, changes, version=read)), json)
+    _show(call(ctx, lambda hub: hub.update_repo(repo, changes, version=read), admin=True), json)
 
 
 @app.command()

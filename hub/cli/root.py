@@ -9,7 +9,7 @@ import typer
 import typer.core
 
 from hub import __version__
-from hub.cli import agents, changes, projects, render, repos, server, status, tasks, watching
+from hub.cli import agents, changes, projects, render, repos, server, status, tasks, tokens, watching
 from hub.cli.demo import demo
 from hub.cli.exits import EPILOG
 from hub.cli.session import DEFAULT_URL, Target, check_url
@@ -57,6 +57,8 @@ app.add_typer(agents.app, name="agent")
 app.add_typer(changes.app, name="change")
 app.add_typer(projects.app, name="project")
 app.add_typer(repos.app, name="repo")
+app.add_typer(tokens.app, name="token")
+app.add_typer(tokens.enrol, name="enrol")
 app.command("demo", epilog=EPILOG, short_help="Show six ideas becoming merged changes.")(demo)
 status.mount(app)
 watching.mount(tasks.app)
@@ -73,7 +75,7 @@ def target(
         typer.Option(
             envvar="AGENTCOM_TOKEN_FILE",
             metavar="FILE",
-            help="File with the token; otherwise AGENTCOM_TOKEN, otherwise operator.token of the local hub.",
+            help="File with the token; otherwise AGENTCOM_TOKEN, otherwise the local hub's own token files.",
         ),
     ] = None,
     _version: Annotated[

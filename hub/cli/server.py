@@ -13,7 +13,7 @@ import typer
 
 from hub.cli import render
 from hub.cli.exits import EPILOG, Exit
-from hub.cli.session import DEFAULT_URL, LOOPBACK, TOKEN_FILE, fail
+from hub.cli.session import DEFAULT_URL, LOOPBACK, fail
 
 app = typer.Typer(help="Run a hub.", no_args_is_help=True, epilog=EPILOG)
 SIDECAR_EPILOG = (
@@ -61,7 +61,11 @@ def _run_hub(host: str, port: int, data_dir: Path | None, *, json_logs: bool) ->
     log.configure(as_json=True if json_logs else None)
     try:
         settings = HubSettings(host=host, port=port, data_dir=data_dir or default_data_dir())
-        code = run(settings, lambda url: _announce(url, settings.data_dir.absolute(), default_data_dir().absolute()))
+        code = run(
+            settings,
+            lambda url: _announce(url, settings.data_dir.absolute(), default_data_dir().absolute()),
+            local_agents=True,
+        )
     except ValidationError as invalid:
         fail(Exit.USAGE, "the settings are not valid: " + "; ".join(fault["msg"] for fault in invalid.errors()))
     except HubError as refused:
@@ -72,12 +76,12 @@ def _run_hub(host: str, port: int, data_dir: Path | None, *, json_logs: bool) ->
 
 def _announce(url: str, data_dir: Path, default_dir: Path) -> None:
     """Said once the hub is ready: where it is, and what to type next, in lines that can be copied."""
-    where, token = str(data_dir), str(data_dir / TOKEN_FILE)
+    where = str(data_dir)
     render.say("hub ready at ", render.Cell(url, "bold"), f"  (docs: {url}/docs)")
-    render.facts([("data", where), ("your token", token), ("agents' token", str(data_dir / "agent.token"))])
+    render.facts([("data", where), ("tokens", "admin.token, operator.token for you; agent.token for agents on this machine")])
     exports = [f"export AGENTCOM_URL={url}"] if url != DEFAULT_URL else []
     if data_dir != default_dir:
-        exports.append(f"export AGENTCOM_TOKEN_FILE={shlex.quote(token)}")
+        exports.append(f"export AGENTCOM_DATA_DIR={shlex.quote(where)}")
     if exports:
         render.heading("In another terminal, first:")
         for line in exports:

@@ -26,6 +26,7 @@ T = TypeVar("T")
 DEFAULT_URL = "http://127.0.0.1:8790"
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 TOKEN_FILE = "operator.token"  # noqa: S105  a file name
+ADMIN_FILE = "admin.token"
 
 _as_json: ContextVar[bool] = ContextVar("as_json", default=False)
 
@@ -64,8 +65,12 @@ def check_url(value: str) -> str:
     return value
 
 
-def find_token(target: Target) -> str | None:
-    """From --token-file, else AGENTCOM_TOKEN, else the operator's token in the data directory of a hub on this machine."""
+def find_token(target: Target, *, admin: bool = False) -> str | None:
+    """From --token-file, else AGENTCOM_TOKEN, else from the data directory of a hub on this machine.
+
+    There the operator's token serves everyday commands, and the administrator's those that need one. Neither is ever sent to
+    another machine.
+    """
     if target.token_file is not None:
         try:
             return target.token_file.read_text("utf-8").strip()
@@ -73,10 +78,17 @@ def find_token(target: Target) -> str | None:
             fail(Exit.USAGE, f"the token file cannot be read: {fault.strerror}: {target.token_file}")
     if token := os.environ.get("AGENTCOM_TOKEN"):
         return token.strip()
+    if not is_local(target.url):
+        return None
     try:
-        return (_data_dir() / TOKEN_FILE).read_text("utf-8").strip()
+        return (_data_dir() / (ADMIN_FILE if admin else TOKEN_FILE)).read_text("utf-8").strip()
     except OSError:
         return None
+
+
+def is_local(url: str) -> bool:
+    """Whether the hub is on this machine, as far as its address tells."""
+    return (urlsplit(url).hostname or "") in LOOPBACK
 
 
 def _data_dir() -> Path:
@@ -87,21 +99,29 @@ def _data_dir() -> Path:
     return user_data_path("agentcom")
 
 
-def open_client(target: Target) -> HubClient:
-    """A client for the target; use it as a context manager."""
+def target_of(ctx: typer.Context) -> Target:
+    """Which hub the command is for."""
+    return ctx.obj if isinstance(ctx.obj, Target) else Target()
+
+
+def open_client(target: Target, *, admin: bool = False) -> HubClient:
+    """A client for the target; use it as a context manager. ``admin``: with the administrator's token, where it is at hand."""
     from hub.client import HubClient
 
-    return HubClient(target.url, find_token(target))
+    return HubClient(target.url, find_token(target, admin=admin))
 
 
-def call(ctx: typer.Context, work: Callable[[HubClient], Awaitable[T]]) -> T:
-    """Run ``work`` with a client. A failure ends the command with words that say what to do, and the code of its kind."""
+def call(ctx: typer.Context, work: Callable[[HubClient], Awaitable[T]], *, admin: bool = False) -> T:
+    """Run ``work`` with a client. A failure ends the command with words that say what to do, and the code of its kind.
+
+    ``admin`` marks what only an administrator may do.
+    """
     from hub.client import HubProblem, HubUnreachable
 
-    target = ctx.obj if isinstance(ctx.obj, Target) else Target()
+    target = target_of(ctx)
 
     async def converse() -> T:
-        async with open_client(target) as hub:
+        async with open_client(target, admin=admin) as hub:
             return await work(hub)
 
     try:
@@ -110,8 +130,11 @@ def call(ctx: typer.Context, work: Callable[[HubClient], Awaitable[T]]) -> T:
         _explain(problem)
         raise typer.Exit(of_status(problem.status)) from None
     except HubUnreachable as unreachable:
-        local = (urlsplit(target.url).hostname or "") in LOOPBACK
-        hint = "start a hub with `agentcom server start-dev`, or name one" if local else "check the address: it is given"
+        hint = (
+            "start a hub with `agentcom server start-dev`, or name one"
+            if is_local(target.url)
+            else "check the address: it is given"
+        )
         _complain("unreachable", unreachable.args[0], f"{hint} with --url or AGENTCOM_URL")
         raise typer.Exit(Exit.UNREACHABLE) from None
 
@@ -165,7 +188,7 @@ def _explain(problem: HubProblem) -> None:
 def _hint(problem: HubProblem) -> str:
     hint = problem.hint
     if problem.status == 401:
-        hint = "use --token-file or AGENTCOM_TOKEN; a hub on this machine keeps operator.token in its data directory"
+        hint = "use --token-file or AGENTCOM_TOKEN; a hub on this machine keeps admin.token and operator.token in its data directory"
     if problem.retry_after_s is not None:
         hint = f"try again in {problem.retry_after_s:g} s" + (f"; {hint}" if hint else "")
     if problem.status >= 500 and problem.request_id:

@@ -1,4 +1,4 @@
-"""``agentcom status`` and ``agentcom version``."""
+"""``agentcom status``, ``agentcom whoami`` and ``agentcom version``."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 def mount(app: typer.Typer) -> None:
     """Add the commands that belong to no noun."""
     app.command(epilog=EPILOG)(status)
+    app.command(epilog=EPILOG)(whoami)
     app.command("version", epilog=EPILOG)(show_version)
 
 
@@ -42,6 +43,23 @@ def status(ctx: typer.Context, json: Json = False) -> None:
             ("finished (24 h)", _counts(found["finished_24h"], "none")),
             ("open changes", _counts(found["changes"], "none")),
             ("agents", _counts(found["agents"], "none known")),
+        ]
+    )
+
+
+def whoami(ctx: typer.Context, json: Json = False) -> None:
+    """Who your token says you are, and what you may do."""
+    me = call(ctx, lambda hub: hub.whoami())
+    if json:
+        render.document(me)
+        return
+    render.facts(
+        [
+            ("name", me["name"]),
+            ("may", ", ".join(me["scopes"])),
+            ("token", me["token_id"]),
+            ("until", render.moment(me["expires_at"]) or "revoked"),
+            ("reviews count as", "a person's" if me["person"] else "a program's"),
         ]
     )
 

@@ -8,9 +8,10 @@ from hub.client.documents import Status
 from hub.client.registered import AgentApi, ChangeApi, ProjectApi, RepoApi
 from hub.client.stream import EventApi
 from hub.client.tasks import TaskApi
+from hub.client.tokens import TokenApi
 
 
-class HubClient(TaskApi, AgentApi, ChangeApi, ProjectApi, RepoApi, EventApi):
+class HubClient(TaskApi, AgentApi, ChangeApi, ProjectApi, RepoApi, EventApi, TokenApi):
     """A hub, as one identity sees it::
 
         async with HubClient("http://127.0.0.1:8790", token) as hub:

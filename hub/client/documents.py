@@ -340,6 +340,22 @@ class AgentDetail(Agent):
     attempts: list[AgentAttempt]
 
 
+class ProbeStarted(TypedDict):
+    """The task of a probe."""
+
+    task: str
+
+
+class Probe(TypedDict):
+    """How far a probe is."""
+
+    task: str
+    state: str
+    outcome: str | None
+    cause: str | None
+    explanation: str
+
+
 class Change(TypedDict):
     """A change in a list."""
 

@@ -10,6 +10,8 @@ from hub.client.documents import (
     AgentPage,
     ChangeDetail,
     ChangePage,
+    Probe,
+    ProbeStarted,
     Project,
     Projects,
     Repo,
@@ -37,6 +39,14 @@ class AgentApi(Transport):
     async def resume_agent(self, agent: str) -> AgentDetail:
         """End a pause and a quarantine."""
         return await self.ask(AgentDetail, "POST", f"/agents/{agent}/resume")
+
+    async def start_probe(self, agent: str) -> ProbeStarted:
+        """Have its machine run a task that wakes no agent and costs no tokens."""
+        return await self.ask(ProbeStarted, "POST", f"/agents/{agent}/probe")
+
+    async def probe(self, agent: str, task: str) -> Probe:
+        """How far that task is; its machine works once ``state`` is done."""
+        return await self.ask(Probe, "GET", f"/agents/{agent}/probe/{task}")
 
 
 class ChangeApi(Transport):

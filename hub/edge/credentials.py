@@ -1,19 +1,25 @@
-"""The files that let people and sidecars in on a first start: the hub's key and two tokens, readable by their owner alone."""
+"""The hub's key, and the files that let the first people and sidecars in; each is readable by its owner alone.
+
+A file holds the secret of a token of the table; deleting it, or revoking its token, is for ever. They are made on a first start, and
+an administrator's again when nobody could administrate the hub any more.
+"""
 
 from __future__ import annotations
 
 import os
 import re
 import secrets
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from hub.core.errors import HubError
-from hub.edge.auth import TOKEN, Authenticator, Identity, Scope, digest, mint_token
+from hub.edge.auth import digest, mint
+from hub.ids import ANY_AGENT, Scope, agent_scope
+from hub.store.tokens import NewToken, TokenRecord
 
 KEY_FILE = "hub.key"
+ADMIN_FILE = "admin.token"
 OPERATOR_FILE = "operator.token"
 AGENT_FILE = "agent.token"
 KEY_BYTES = 32
@@ -21,54 +27,72 @@ _KEY = re.compile(rf"[0-9a-f]{{{2 * KEY_BYTES}}}")
 
 
 class InsecureFile(HubError):
-    """A secret is readable by others; the message names the cure."""
+    """A secret is readable by others, or not what this hub wrote; the message names the cure."""
 
     code = "insecure_file"
 
 
 @dataclass(frozen=True, slots=True)
-class Credentials:
-    """What the data directory holds. ``agent`` is the token sidecars on this machine use."""
-
-    key: bytes
-    operator: str
-    agent: str
-
-    def authenticator(self, approver_digest: bytes | None) -> Authenticator:
-        """Everybody who may come in. The approver's token is known by its digest only: it is on no disk."""
-        entries = [
-            (digest(self.key, self.operator), Identity("operator", frozenset({Scope.ADMIN}), person=True)),
-            (digest(self.key, self.agent), Identity("sidecar", frozenset({Scope.AGENT}), person=False)),
-        ]
-        if approver_digest is not None:
-            entries.append((approver_digest, Identity("approver", frozenset({Scope.APPROVER}), person=True)))
-        return Authenticator(self.key, entries)
+class _Role:
+    file: str
+    name: str
+    scopes: tuple[str, ...]
+    person: bool = True
 
 
-def open_credentials(data_dir: Path) -> Credentials:
-    """Read the files, making those that are missing; raises InsecureFile if somebody else could read one."""
+_ADMIN = _Role(ADMIN_FILE, "admin", (Scope.ADMIN,))
+_OPERATOR = _Role(OPERATOR_FILE, "operator", (Scope.OPERATOR, Scope.SUBMITTER))
+_AGENT = _Role(AGENT_FILE, "sidecar", (agent_scope(ANY_AGENT),), person=False)
+
+
+def open_key(data_dir: Path) -> bytes:
+    """The key all digests are made with, made on a first start. Raises InsecureFile if any secret here can be read by others."""
     data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return Credentials(
-        key=bytes.fromhex(_secret(data_dir / KEY_FILE, _KEY, lambda: secrets.token_hex(KEY_BYTES))),
-        operator=_secret(data_dir / OPERATOR_FILE, TOKEN, mint_token),
-        agent=_secret(data_dir / AGENT_FILE, TOKEN, mint_token),
+    for name in (KEY_FILE, ADMIN_FILE, OPERATOR_FILE, AGENT_FILE):
+        if (path := data_dir / name).exists() and path.stat().st_mode & 0o077:
+            raise InsecureFile(f"{path} can be read by others; run: chmod 600 {path}")
+    path = data_dir / KEY_FILE
+    if not path.exists():
+        _write(path, secrets.token_hex(KEY_BYTES))
+    text = path.read_text("utf-8").strip()
+    if not _KEY.fullmatch(text):
+        raise InsecureFile(
+            f"{path} does not hold what this hub wrote; restore it, or remove it together with hub.db to begin anew"
+        )
+    return bytes.fromhex(text)
+
+
+def first_tokens(
+    data_dir: Path, key: bytes, known: Sequence[TokenRecord], now_us: int, *, local_agents: bool
+) -> Iterator[NewToken]:
+    """What has to be issued so that somebody may come in; the file of each is written before it is given out.
+
+    ``local_agents`` adds a token for whichever agents run on this machine.
+    """
+    live = [token for token in known if token.is_live(now_us)]
+    if not any(Scope.ADMIN in token.scopes for token in live):
+        yield _make(data_dir, key, _ADMIN)
+    if not known:
+        yield _make(data_dir, key, _OPERATOR)
+    if local_agents and not any(_AGENT.scopes[0] in token.scopes for token in live):
+        yield _make(data_dir, key, _AGENT)
+
+
+def admin_token(data_dir: Path, key: bytes) -> NewToken:
+    """Another administrator's token, for whoever owns the data directory and has lost theirs; replaces the file."""
+    return _make(data_dir, key, _ADMIN)
+
+
+def _make(data_dir: Path, key: bytes, role: _Role) -> NewToken:
+    minted = mint()
+    _write(data_dir / role.file, minted.text)
+    return NewToken(
+        id=minted.id, digest=digest(key, minted.secret), name=role.name, scopes=tuple(role.scopes), person=role.person
     )
 
 
-def _secret(path: Path, shape: re.Pattern[str], make: Callable[[], str]) -> str:
-    """The secret in a file, made if there is none; a file that holds something else is refused."""
-    if not path.exists():
-        _create(path, make())
-    if path.stat().st_mode & 0o077:
-        raise InsecureFile(f"{path} can be read by others; run: chmod 600 {path}")
-    secret = path.read_text("utf-8").strip()
-    if not shape.fullmatch(secret):
-        raise InsecureFile(f"{path} does not hold what this hub wrote; restore it, or remove it to have a new one made")
-    return secret
-
-
-def _create(path: Path, secret: str) -> None:
-    """Write a new file that is whole or not there; of two first starts one wins and both read what it wrote."""
+def _write(path: Path, secret: str) -> None:
+    """A file that is whole or not there."""
     fresh = path.with_name(f"{path.name}.{os.getpid()}")
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
@@ -76,7 +100,6 @@ def _create(path: Path, secret: str) -> None:
             file.write(secret + "\n")
             file.flush()
             os.fsync(file.fileno())
-        with suppress(FileExistsError):
-            os.link(fresh, path)
+        fresh.replace(path)
     finally:
-        fresh.unlink()
+        fresh.unlink(missing_ok=True)

@@ -17,8 +17,8 @@ from hub.core import commands, decision
 from hub.core.decision import Effect
 from hub.core.errors import HubError, Refused
 from hub.edge import translate
-from hub.edge.auth import Identity, Scope
-from hub.ids import AgentId, SessionEpoch
+from hub.edge.auth import Identity
+from hub.ids import AgentId, Scope, SessionEpoch
 from hub.wire import frames
 from hub.wire.codec import FrameError, MalformedResult, decode_from_sidecar, encode
 from hub.wire.codes import Close
@@ -74,7 +74,7 @@ class Link:
     def __init__(self, links: Exchange, wire: Wire, identity: Identity) -> None:
         self._links = links
         self._wire = wire
-        self._identity = identity
+        self.identity = identity
         self._loop = asyncio.get_running_loop()
         self._hello_timer = self._loop.call_later(HELLO_S, self.close, Close.NO_HELLO, "no hello")
         self._violations: deque[float] = deque(maxlen=VIOLATIONS)
@@ -122,16 +122,24 @@ class Link:
             self.close(Close.VERSION, "version")
             return
         agent = AgentId(frame.agent_id)
-        if self._identity.agent not in (None, agent):
-            self.send(frames.Error(re=frame.id, code="forbidden", message="this token is for another agent", fatal=True))
+        if (why := self._forbids(frame, agent)) is not None:
+            self.send(frames.Error(re=frame.id, code="forbidden", message=why, fatal=True))
             self.close(Close.FORBIDDEN, "forbidden")
             return
         self._greeted, self.agent = True, agent
         self._hello_id = frame.id
         self._hello_timer.cancel()
-        may_take_over = self._identity.may(Scope.OPERATOR)
+        may_take_over = self.identity.may(Scope.OPERATOR)
         command = translate.hello(frame, agent, self._links.greet(self), may_take_over=may_take_over)
         self._links.ask(command, self._hello_answered)
+
+    def _forbids(self, frame: frames.Hello, agent: AgentId) -> str | None:
+        """Why this token does not open this session; None if it does."""
+        if not self.identity.may_be(agent):
+            return f"this token is not for the agent {agent}"
+        if self.identity.install_id not in (None, frame.install_id):
+            return "this token belongs to another installation; join this machine with a code of its own"
+        return None
 
     def _hello_answered(self, fault: BaseException | None) -> None:
         if fault is None:

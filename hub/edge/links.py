@@ -123,6 +123,11 @@ class Links:
         for link in list(self._all):
             link.close(Close.RESYNC, "resync")
 
+    def revoked(self, token: str) -> None:
+        """A token has ended: so does everything that came in with it."""
+        for link in [link for link in self._all if link.identity.token == token]:
+            link.close(Close.REVOKED, "token revoked")
+
     # ── the links' side ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
     @property
@@ -277,3 +282,5 @@ class Links:
             for link in list(self._all):
                 if link.epoch is not None and link.silent_for() > beat_s * IDLE_BEATS:
                     link.close(Close.IDLE, "idle")
+                elif link.identity.ends_at is not None and link.identity.ends_at <= time.time_ns() // 1000:
+                    link.close(Close.TOKEN_EXPIRED, "token expired")

@@ -21,9 +21,10 @@ from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
 from hub.core.errors import Refused
-from hub.edge.auth import Authenticator, Scope, require
+from hub.edge.auth import Authenticator, require
 from hub.edge.link import VERSION, Link
 from hub.edge.links import Links
+from hub.ids import Scope
 from hub.wire.codes import Close
 
 MAX_MESSAGE_BYTES = 1 << 20

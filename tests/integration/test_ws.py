@@ -18,20 +18,31 @@ from websockets.typing import Subprotocol
 
 from hub.edge import links as links_module
 from hub.edge import ws as module
-from hub.edge.auth import Authenticator, Identity, Scope, digest, mint_token
+from hub.edge.auth import Authenticator, digest, mint
 from hub.edge.ws import Acceptor
+from hub.store.tokens import TokenRecord
 from hub.wire import frames
 from hub.wire.codec import decode_from_hub, encode
 from tests.support.door import Door, door, hello
 
 KEY = b"k" * 32
-AGENT, OPERATOR = mint_token(), mint_token()
+MINTED = {name: mint() for name in ("agent:*", "operator")}
+AGENT, OPERATOR = (minted.text for minted in MINTED.values())
 AUTH = Authenticator(
     KEY,
     [
-        (digest(KEY, AGENT), Identity("sidecar", frozenset({Scope.AGENT}))),
-        (digest(KEY, OPERATOR), Identity("ann", frozenset({Scope.OPERATOR}), person=True)),
+        TokenRecord(
+            id=minted.id,
+            digest=digest(KEY, minted.secret),
+            name="x",
+            person=False,
+            scopes=(scope,),
+            created_by="hub",
+            created_at=0,
+        )
+        for scope, minted in MINTED.items()
     ],
+    lambda: 0,
 )
 V1 = Subprotocol("agentcom.v1")
 
@@ -145,7 +156,7 @@ async def test_http_lives_on_the_same_port() -> None:
     ("options", "status", "code"),
     [
         ({"token": None}, 401, "unauthenticated"),
-        ({"token": mint_token()}, 401, "unauthenticated"),
+        ({"token": mint().text}, 401, "unauthenticated"),
         ({"token": OPERATOR}, 403, "forbidden"),
         ({"path": "/elsewhere"}, 404, "not_found"),
         ({"path": "/elsewhere", "token": None}, 404, "not_found"),

@@ -11,10 +11,10 @@ import orjson
 
 from hub.core.lease import Terms
 from hub.core.rows import EventRow
-from hub.edge.auth import Identity, Scope
+from hub.edge.auth import Identity
 from hub.edge.link import Link
 from hub.edge.links import Links
-from hub.ids import AgentId, LeaseEpoch, TaskId
+from hub.ids import ANY_AGENT, AgentId, LeaseEpoch, Scope, TaskId
 from hub.telemetry.metrics import Metrics
 from hub.wire import frames
 from hub.wire.codec import decode_from_hub, encode
@@ -22,7 +22,7 @@ from hub.wire.spec import Spec
 from tests.support.conductor import Stage
 from tests.support.stores import GatedStore
 
-SIDECAR = Identity("sidecar", frozenset({Scope.AGENT}))
+SIDECAR = Identity("sidecar", frozenset({Scope.AGENT}), agents=frozenset({ANY_AGENT}))
 
 
 class Wire:

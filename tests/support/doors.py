@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -17,12 +18,14 @@ from hub.core.commands import Command, Dispatch, OnTask, PauseAgent, Registry, R
 from hub.core.decision import Dispatched, Reply, Submitted, SubmittedTask, TaskAnswer
 from hub.core.errors import Refused
 from hub.core.rows import EventRow
-from hub.edge.auth import Authenticator, Identity, Scope, digest, mint_token
+from hub.edge.auth import Authenticator, digest, mint
 from hub.edge.http import Doors, create_http
 from hub.edge.http.registry import Registrar
-from hub.ids import Lane, LeaseEpoch, TaskId, TaskState
+from hub.edge.keyring import Keyring
+from hub.ids import ANY_AGENT, Lane, LeaseEpoch, Scope, TaskId, TaskState, agent_scope
 from hub.store.base import Record
 from hub.store.sql import statements
+from hub.store.tokens import TokenRecord
 
 NOW = 1_800_000_000_000_000
 """2027-01-15T08:00:00Z in microseconds."""
@@ -34,7 +37,8 @@ def open_memory() -> sqlite3.Connection:
     connection = sqlite3.connect(":memory:", isolation_level=None)
     connection.row_factory = sqlite3.Row
     connection.execute("PRAGMA foreign_keys = ON")
-    connection.executescript(files("hub.store").joinpath("schema", "0001_foundation.sql").read_text("utf-8"))
+    for script in sorted(files("hub.store").joinpath("schema").iterdir(), key=lambda entry: entry.name):
+        connection.executescript(script.read_text("utf-8"))
     return connection
 
 
@@ -303,14 +307,21 @@ class FakeGatekeeper:
 
 
 KEY = b"k" * 32
-TOKENS = {scope: mint_token() for scope in Scope}
-AUTH = Authenticator(
-    KEY,
-    [
-        (digest(KEY, token), Identity(scope.value, frozenset({scope}), person=scope is not Scope.AGENT))
-        for scope, token in TOKENS.items()
-    ],
-)
+MINTED = {scope: mint() for scope in Scope}
+TOKENS = {scope: minted.text for scope, minted in MINTED.items()}
+RECORDS = [
+    TokenRecord(
+        id=minted.id,
+        digest=digest(KEY, minted.secret),
+        name=scope.value,
+        person=scope not in (Scope.AGENT, Scope.ENROL),
+        scopes=(agent_scope(ANY_AGENT) if scope is Scope.AGENT else scope.value,),
+        created_by="hub",
+        created_at=NOW,
+    )
+    for scope, minted in MINTED.items()
+]
+AUTH = Authenticator(KEY, RECORDS, lambda: NOW)
 
 
 _BUILT: list[FastAPI] = []
@@ -340,19 +351,32 @@ class House:
         self.probed: list[tuple[str, str, str]] = []
         self.unfit: Exception | None = None
         self.tokens = TOKENS
+        self.revoked: list[str] = []
+        self._issue_tokens()
         self.doors = Doors(
             conductor=self.conductor,
             reader=MemoryReader(self.connection),
             feed=self.feed,
             gatekeeper=self.gatekeeper,
             auth=AUTH,
+            keyring=Keyring(KEY, AUTH, self.conductor, lambda: NOW, self.revoked.append),
             metrics=lambda: (b"agentcom_up 1\n", "text/plain; version=0.0.4; charset=utf-8"),
             readiness=lambda: self.ready,
             probe=self._probe,
             now=lambda: NOW,
+            hub_id="hub-1",
             version="0.1.0",
         )
         self.app = _serve(self.doors)
+
+    def _issue_tokens(self) -> None:
+        """Every scope's token, in the table and at the door; the door outlives the house."""
+        for token in list(AUTH._known):
+            AUTH.forget(token)
+        for record in RECORDS:
+            columns = {name: getattr(record, name) for name in record.__slots__}
+            self.rows.insert("token", **columns | {"scopes": json.dumps(record.scopes), "person": int(record.person)})
+            AUTH.admit(record)
 
     async def _probe(self, name: str, url: str, base: str) -> None:
         self.probed.append((name, url, base))

@@ -23,7 +23,7 @@ class Fleet(Stage):
     """A stage without a play."""
 
     def client(self) -> HubClient:
-        return HubClient(self.url, self.operator_token)
+        return HubClient(self.url, self.admin_token)
 
     async def start_agents(self, *names: str) -> None:
         for name in names:

@@ -51,7 +51,7 @@ class Play:
         stage = self._stage
         await stage.start_hub()
         self._tell(f"hub ready on {stage.url}, data in {stage.data_dir}")
-        async with HubClient(stage.url, stage.operator_token) as hub, asyncio.timeout(limit_s):
+        async with HubClient(stage.url, stage.admin_token) as hub, asyncio.timeout(limit_s):
             await hub.add_repo(REPO, str(stage.remote), base=stage.base, policy=POLICY, checks=[self._check()])
             await stage.start_sidecars()
             batch = await hub.submit_batch([idea.task(REPO) for idea in self._ideas], idempotency_key="demo")

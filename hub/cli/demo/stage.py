@@ -14,9 +14,8 @@ from pathlib import Path
 import httpx2
 
 from hub.cli.demo.script import RARE_CAPABILITY
-from hub.edge.auth import digest, mint_token
-from hub.edge.credentials import open_credentials
-from hub.ids import CHECKS
+from hub.client import HubClient
+from hub.ids import CHECKS, Scope
 from hub.wire.git import git_argv, git_env, identity_env
 
 BASE = "main"
@@ -48,12 +47,10 @@ class Stage:
         self._hub: asyncio.subprocess.Process | None = None
         self._sidecars: dict[str, asyncio.subprocess.Process] = {}
         self.base = BASE
-        credentials = open_credentials(self.data_dir)
-        self.operator_token = credentials.operator
         self.agent_token_file = self.data_dir / "agent.token"
-        # in this process's memory only: no agent can read it from a disk
-        self.approver_token = mint_token()
-        self._approver_digest = digest(credentials.key, self.approver_token).hex()
+        self.admin_token = ""
+        self.approver_token = ""
+        """In this process's memory only: no agent can read it from a disk."""
 
     # ── the repository ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -107,7 +104,6 @@ class Stage:
             **os.environ,
             "AGENTCOM_LEASE_S": str(LEASE_S),
             "AGENTCOM_BEAT_S": str(BEAT_S),
-            "AGENTCOM_APPROVER_DIGEST": self._approver_digest,
         }
         argv = ["hub.cli", "server", "start-dev", "--port", str(self.port), "--data-dir", str(self.data_dir), "--json-logs"]
         self._hub = await self._spawn(argv, "hub", env)
@@ -116,6 +112,14 @@ class Stage:
                 if self._hub.returncode is not None:
                     raise StageError(f"the hub ended with {self._hub.returncode}; see {self.root / 'hub.log'}")
                 await asyncio.sleep(0.05)
+        if not self.admin_token:
+            await self._fetch_tokens()
+
+    async def _fetch_tokens(self) -> None:
+        """The administrator's, which the hub left in its data directory, and with it one for the person who approves."""
+        self.admin_token = (self.data_dir / "admin.token").read_text("utf-8").strip()
+        async with HubClient(self.url, self.admin_token) as hub:
+            self.approver_token = (await hub.issue_token("demo-person", [Scope.APPROVER]))["token"]
 
     async def _is_ready(self) -> bool:
         async with httpx2.AsyncClient() as http:

@@ -6,9 +6,10 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
-from hub.edge.auth import Identity, Scope, require
+from hub.edge.auth import Identity, require
 from hub.edge.http.doors import Doors
 from hub.edge.http.registry import Registrar
+from hub.ids import Scope
 
 
 class Needs:
@@ -40,6 +41,12 @@ Admin = Annotated[Identity, Depends(Needs(Scope.ADMIN))]
 Operator = Annotated[Identity, Depends(Needs(Scope.OPERATOR))]
 Review = Annotated[Identity, Depends(Needs(Scope.APPROVER, Scope.OPERATOR))]
 Submitter = Annotated[Identity, Depends(Needs(Scope.SUBMITTER))]
+Observer = Annotated[Identity, Depends(Needs(Scope.OBSERVER))]
+Sidecar = Annotated[Identity, Depends(Needs(Scope.AGENT))]
+Prober = Annotated[Identity, Depends(Needs(Scope.AGENT, Scope.OPERATOR))]
+Code = Annotated[Identity, Depends(Needs(Scope.ENROL))]
+Anybody = Annotated[Identity, Depends(Needs(*Scope))]
 
 READS = Depends(Needs(Scope.OBSERVER))
+ADMINS = Depends(Needs(Scope.ADMIN))
 """For routes that need no name of the caller."""

@@ -15,14 +15,17 @@ from hub.edge.http import (
     blobs,
     changes,
     docs,
+    enrolments,
     events,
     health,
+    probes,
     problem,
     projects,
     repos,
     status,
     task_commands,
     tasks,
+    tokens,
 )
 from hub.edge.http.access import Needs
 from hub.edge.http.doors import Doors
@@ -34,12 +37,15 @@ NOUNS: tuple[APIRouter, ...] = (
     task_commands.router,
     tasks.router,
     agents.router,
+    probes.router,
     changes.router,
     projects.router,
     repos.router,
     events.router,
     status.router,
     blobs.router,
+    tokens.router,
+    enrolments.router,
 )
 
 

@@ -7,9 +7,9 @@ import hashlib
 from fastapi import APIRouter, Depends, Request, Response
 
 from hub.core.errors import Refused
-from hub.edge.auth import Scope
 from hub.edge.http.access import Hub, Needs
 from hub.edge.http.fields import Digest
+from hub.ids import Scope
 from hub.store import blobs
 
 router = APIRouter(prefix="/blobs", tags=["blobs"])

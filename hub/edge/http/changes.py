@@ -9,11 +9,11 @@ from pydantic import BeforeValidator, Field
 from starlette.responses import PlainTextResponse
 
 from hub.core.errors import Refused
-from hub.edge.auth import Identity, Scope
+from hub.edge.auth import Identity
 from hub.edge.http.access import READS, Hub, Review
 from hub.edge.http.doors import Doors
 from hub.edge.http.fields import Body, ChangeId_, ChangeRef, Moment, Name, Note, Out, Sha, TaskId_, words
-from hub.ids import ChangeId, ChangeState, LeaseEpoch, Tier, change_ref
+from hub.ids import ChangeId, ChangeState, LeaseEpoch, Scope, Tier, change_ref
 from hub.store.changes import FIRST_PAGE, ChangeRecord, get_change, list_changes
 
 router = APIRouter(prefix="/changes", tags=["changes"])

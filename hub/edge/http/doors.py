@@ -11,6 +11,7 @@ from hub.core.commands import Command
 from hub.core.decision import Reply
 from hub.core.rows import EventRow
 from hub.edge.auth import Authenticator
+from hub.edge.keyring import Keyring
 from hub.ids import AgentId, AgentState, Lane, TaskId, TaskState
 from hub.store.base import Operation, Reader
 
@@ -147,10 +148,12 @@ class Doors:
     feed: Feed
     gatekeeper: Gatekeeper
     auth: Authenticator
+    keyring: Keyring
     metrics: Callable[[], tuple[bytes, str]]
     readiness: Callable[[], Mapping[str, bool]]
     probe: Callable[[str, str, str], Awaitable[None]]
     """(name, url, base) of a repository to be registered: raises 422 with the cure if changes could not be merged there."""
     now: Callable[[], int]
     """Microseconds UTC, for relative times in submissions."""
+    hub_id: str
     version: str = "0"

@@ -18,7 +18,7 @@ from starlette.responses import StreamingResponse
 
 from hub.core.errors import Refused
 from hub.core.rows import EventRow
-from hub.edge.http.access import READS, Hub
+from hub.edge.http.access import Hub, Observer
 from hub.edge.http.doors import Feed
 from hub.edge.http.event_documents import EventOut
 from hub.edge.http.fields import AgentName, TaskRef
@@ -62,19 +62,34 @@ async def follow(feed: Feed, reader: Reader, after: int | None) -> AsyncGenerato
             yield entry
 
 
-@router.get("/events", dependencies=[READS], response_class=StreamingResponse)
+@router.get("/events", response_class=StreamingResponse)
 async def stream(
+    caller: Observer,
     hub: Hub,
     last_event_id: Annotated[str | None, Header()] = None,
     after: Annotated[str | None, Query(description="like Last-Event-ID, for clients that cannot send it")] = None,
     task: Annotated[TaskRef | None, Query()] = None,
     agent: Annotated[AgentName | None, Query()] = None,
 ) -> StreamingResponse:
-    """Follow events. Begins with ``start`` (the position) or ``reset``; each event carries its position as ``id``."""
+    """Follow events. Begins with ``start`` (the position) or ``reset``; each event carries its position as ``id``.
+
+    Ends with the token it was opened with.
+    """
     position = _position(last_event_id or after)
-    source = _frames(hub.feed, hub.reader, position, task, agent)
+    source = _while_good(_frames(hub.feed, hub.reader, position, task, agent), lambda: hub.auth.holds(caller))
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     return StreamingResponse(source, media_type="text/event-stream", headers=headers)
+
+
+async def _while_good(source: AsyncGenerator[bytes, None], good: Callable[[], bool]) -> AsyncGenerator[bytes, None]:
+    """The source's bytes for as long as whoever asked may have them; looked at before each event and each beat."""
+    try:
+        async for data in source:
+            if not good():
+                return
+            yield data
+    finally:
+        await source.aclose()
 
 
 def _position(text: str | None) -> tuple[str, int] | None:

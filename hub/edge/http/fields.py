@@ -18,6 +18,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from hub.ids import (
     AGENT_ID,
+    DAY,
     LANE_WORDS,
     NAME,
     SECOND,
@@ -39,7 +40,7 @@ E = TypeVar("E", bound=StrEnum)
 
 METADATA_BYTES = 16_384
 METADATA_DEPTH = 8
-FAR_US = 10 * 366 * 86_400 * SECOND
+FAR_US = 10 * 366 * DAY
 """No moment further ahead than about ten years: it would be a mistake of units."""
 
 
@@ -155,7 +156,7 @@ NewTypeWord = Annotated[TaskType, BeforeValidator(words(TaskType, without=[TaskT
 
 _RELATIVE = re.compile(r"\+(?:[0-9]{1,6}[smhd])+")
 _STEP = re.compile(r"([0-9]+)([smhd])")
-_UNIT_US = {"s": SECOND, "m": 60 * SECOND, "h": 3600 * SECOND, "d": 86_400 * SECOND}
+_UNIT_US = {"s": SECOND, "m": 60 * SECOND, "h": 3600 * SECOND, "d": DAY}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 

@@ -8,12 +8,10 @@ from fastapi import APIRouter
 
 from hub.edge.http.access import READS, Hub
 from hub.edge.http.fields import Out
-from hub.ids import SECOND, AgentState, Lane, TaskState
+from hub.ids import DAY, AgentState, Lane, TaskState
 from hub.store.status import figures
 
 router = APIRouter(tags=["status"])
-
-DAY_US = 86_400 * SECOND
 
 
 class StatusOut(Out):
@@ -36,7 +34,7 @@ async def status(hub: Hub) -> StatusOut:
     """Counts of tasks, changes and agents."""
     scheduler = hub.conductor.scheduler
     checks = dict(hub.readiness())
-    counted = await figures(hub.reader, hub.now() - DAY_US)
+    counted = await figures(hub.reader, hub.now() - DAY)
     states = scheduler.states()
     queue = scheduler.queue()
     present = Counter(agent.state for agent in scheduler.agents())

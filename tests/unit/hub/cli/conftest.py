@@ -9,7 +9,7 @@ from typer.testing import CliRunner, Result
 from hub.cli import session
 from hub.cli.root import app
 from hub.client import HubClient
-from hub.edge.auth import Scope
+from hub.ids import Scope
 from tests.support.doors import House
 
 
@@ -19,7 +19,7 @@ def house(monkeypatch) -> Iterator[House]:
     house = House()
     house.scope = Scope.ADMIN
 
-    def open_client(target: session.Target) -> HubClient:
+    def open_client(target: session.Target, *, admin: bool = False) -> HubClient:
         return HubClient(target.url, house.tokens[house.scope], transport=httpx2.ASGITransport(house.app))
 
     monkeypatch.setattr(session, "open_client", open_client)

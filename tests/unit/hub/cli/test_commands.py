@@ -10,8 +10,7 @@ from hub.core.commands import Answer, Assign, Complete, Dispatch, Hold, Submit
 from hub.core.decision import TaskAnswer
 from hub.core.errors import Refused
 from hub.core.rows import EventRow
-from hub.edge.auth import Scope
-from hub.ids import LeaseEpoch, TaskId, TaskState
+from hub.ids import LeaseEpoch, Scope, TaskId, TaskState
 from tests.support.doors import NOW, SHA
 
 
@@ -326,6 +325,23 @@ def test_the_token_comes_from_the_file_then_the_environment_then_the_data_direct
     assert session.find_token(session.Target()) == "from-data-dir"
     monkeypatch.setenv("AGENTCOM_DATA_DIR", str(tmp_path / "none"))
     assert session.find_token(session.Target()) is None
+
+
+def test_what_needs_an_administrator_uses_that_token_and_nothing_else_does(tmp_path, monkeypatch):
+    (tmp_path / "admin.token").write_text("administrator\n")
+    (tmp_path / "operator.token").write_text("operator\n")
+    monkeypatch.setenv("AGENTCOM_DATA_DIR", str(tmp_path))
+    monkeypatch.delenv("AGENTCOM_TOKEN", raising=False)
+    assert session.find_token(session.Target()) == "operator"
+    assert session.find_token(session.Target(), admin=True) == "administrator"
+
+
+@pytest.mark.parametrize("url", ["https://hub.example.org", "http://100.64.0.7:8790", "http://127.0.0.1.example.org"])
+def test_a_token_of_the_hub_on_this_machine_is_never_sent_to_another(url, tmp_path, monkeypatch):
+    (tmp_path / "operator.token").write_text("operator\n")
+    monkeypatch.setenv("AGENTCOM_DATA_DIR", str(tmp_path))
+    monkeypatch.delenv("AGENTCOM_TOKEN", raising=False)
+    assert session.find_token(session.Target(url)) is None
 
 
 def test_no_option_takes_a_token_itself(agentcom):

@@ -10,8 +10,7 @@ from hub.cli.exits import Exit
 from hub.cli.root import app
 from hub.cli.words import complete
 from hub.core.rows import EventRow
-from hub.edge.auth import Scope
-from hub.ids import Lane
+from hub.ids import Lane, Scope
 from tests.support.doors import NOW
 
 
@@ -231,7 +230,7 @@ def test_a_ready_hub_says_what_to_type_next(capsys, tmp_path):
     server._announce("http://127.0.0.1:9999", tmp_path / "a b", tmp_path / "default")
     said = capsys.readouterr().out
     assert "export AGENTCOM_URL=http://127.0.0.1:9999\n" in said
-    assert f"export AGENTCOM_TOKEN_FILE='{tmp_path}/a b/operator.token'\n" in said
+    assert f"export AGENTCOM_DATA_DIR='{tmp_path}/a b'\n" in said
     assert 'hub_url = "ws://127.0.0.1:9999/ws"' in said
     server._announce("http://127.0.0.1:8790", tmp_path, tmp_path)
     assert "export" not in capsys.readouterr().out

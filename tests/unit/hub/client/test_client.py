@@ -9,11 +9,24 @@ import httpx2
 import pytest
 
 from hub.client import HubClient, HubProblem, HubUnreachable, documents
+from hub.client import tokens as token_documents
 from hub.core.commands import Assign, Cancel, Submit
 from hub.core.errors import Refused
-from hub.edge.auth import Scope
-from hub.edge.http import agents, changes, event_documents, projects, repos, status, task_bodies, task_documents
+from hub.edge.http import (
+    agents,
+    changes,
+    enrolments,
+    event_documents,
+    probes,
+    projects,
+    repos,
+    status,
+    task_bodies,
+    task_documents,
+    tokens,
+)
 from hub.edge.http.middleware import PUBLIC
+from hub.ids import Scope
 from tests.support.doors import SHA
 
 
@@ -53,6 +66,14 @@ PAIRS = [
     (documents.Repo, repos.RepoOut),
     (documents.Repos, repos.RepoList),
     (documents.Status, status.StatusOut),
+    (documents.ProbeStarted, probes.ProbeStartedOut),
+    (documents.Probe, probes.ProbeOut),
+    (token_documents.Token, tokens.TokenOut),
+    (token_documents.Issued, tokens.IssuedOut),
+    (token_documents.Tokens, tokens.TokenList),
+    (token_documents.Enrolment, enrolments.EnrolmentOut),
+    (token_documents.Enrolled, enrolments.EnrolledOut),
+    (token_documents.WhoAmI, tokens.WhoAmI),
     (documents.NewTask, task_bodies.NewTaskBody),
     (documents.Verification, task_bodies.Verification),
     (documents.FileHint, task_bodies.FileHint),
@@ -67,7 +88,7 @@ def test_the_clients_documents_name_exactly_the_doors_fields(ours, theirs):
 
 
 def test_every_document_of_the_client_is_compared():
-    known = {kind for _, kind in inspect.getmembers(documents, typing.is_typeddict)}
+    known = {kind for module in (documents, token_documents) for _, kind in inspect.getmembers(module, typing.is_typeddict)}
     assert known == {ours for ours, _ in PAIRS}
 
 
@@ -80,7 +101,15 @@ async def test_every_guarded_route_is_reached_by_a_method(house):
             seen.add((request.method.lower(), request.url.path))
             return httpx2.Response(200, json={"tasks": [], "next": None})
 
-    fill = {"task": "t-1", "agent": "bob", "change": "c-1", "project": "web", "repo": "site", "sha256": "0" * 64}
+    fill = {
+        "task": "t-1",
+        "agent": "bob",
+        "change": "c-1",
+        "project": "web",
+        "repo": "site",
+        "sha256": "0" * 64,
+        "token": "5f3a9c01",
+    }
     async with HubClient("http://hub", "x", transport=Recorder()) as hub:
         for call in (
             hub.submit({"title": "x"}),
@@ -100,6 +129,15 @@ async def test_every_guarded_route_is_reached_by_a_method(house):
             hub.agent("bob"),
             hub.pause_agent("bob"),
             hub.resume_agent("bob"),
+            hub.start_probe("bob"),
+            hub.probe("bob", "t-1"),
+            hub.whoami(),
+            hub.tokens(),
+            hub.issue_token("ann", ["observer"]),
+            hub.revoke_token("5f3a9c01"),
+            hub.create_enrolment(),
+            hub.enrol(install_id="1" * 32, secret_sha256="0" * 64, agents=["bob"], hostname="m1"),
+            hub.leave(),
             hub.changes(),
             hub.change("c-1"),
             hub.diff("c-1"),

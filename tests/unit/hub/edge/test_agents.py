@@ -1,7 +1,6 @@
 from hub.core.agent import FOREVER, Agent
 from hub.core.commands import PauseAgent, ResumeAgent
-from hub.edge.auth import Scope
-from hub.ids import SECOND, AgentId, AgentState, TaskId
+from hub.ids import SECOND, AgentId, AgentState, Scope, TaskId
 from tests.support.doors import NOW
 
 AGENTS = "/api/v1/agents"

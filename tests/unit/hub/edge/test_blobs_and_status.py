@@ -1,8 +1,7 @@
 import hashlib
 
 from hub.core.agent import Agent
-from hub.edge.auth import Scope
-from hub.ids import AgentId, AgentState, Lane, TaskState
+from hub.ids import AgentId, AgentState, Lane, Scope, TaskState
 from tests.support.doors import NOW
 
 

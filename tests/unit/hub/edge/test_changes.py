@@ -1,5 +1,5 @@
 from hub.core.errors import Refused
-from hub.edge.auth import Scope
+from hub.ids import Scope
 from tests.support.doors import NOW, SHA
 
 CHANGES = "/api/v1/changes"

@@ -5,10 +5,10 @@ import pytest
 from fastapi import APIRouter
 
 from hub.core.errors import OutcomeUnknown, Refused
-from hub.edge.auth import Scope
 from hub.edge.http import app as http_app
 from hub.edge.http import create_http
 from hub.edge.http.middleware import PUBLIC
+from hub.ids import Scope
 from tests.support.doors import House
 
 WRITES = {"post", "put", "patch", "delete"}
@@ -23,6 +23,7 @@ def operations(house: House) -> list[tuple[str, str]]:
         "{project}": "default",
         "{repo}": "site",
         "{sha256}": "0" * 64,
+        "{token}": "5f3a9c01",
     }
     found = []
     for template, item in house.app.openapi()["paths"].items():
@@ -46,15 +47,26 @@ async def test_every_route_but_the_public_ones_refuses_a_caller_without_token(ho
         assert (await client.get("/no/such/path")).status_code == 401
 
 
-async def test_an_observer_may_write_nowhere_and_an_agent_may_only_touch_blobs(house):
+OF_A_SIDECAR = ("/blobs/", "/probe", "/whoami", "/leave")
+
+
+async def test_an_observer_may_write_nowhere_and_an_agent_only_what_is_its_own(house):
     async with house.client(Scope.OBSERVER) as observer, house.client(Scope.AGENT) as agent:
         for method, path in operations(house):
             if path in PUBLIC:
                 continue
             if method in WRITES:
                 assert (await observer.request(method, path, json={})).status_code == 403, (method, path)
-            if "/blobs/" not in path:
+            if not any(part in path for part in OF_A_SIDECAR):
                 assert (await agent.request(method, path, json={})).status_code == 403, (method, path)
+    assert house.conductor.commands == []
+
+
+async def test_an_enrolment_code_is_good_for_registering_alone(house):
+    async with house.client(Scope.ENROL) as code:
+        for method, path in operations(house):
+            if path not in PUBLIC and path not in ("/api/v1/enrol", "/api/v1/whoami"):
+                assert (await code.request(method, path, json={})).status_code == 403, (method, path)
     assert house.conductor.commands == []
 
 

@@ -7,8 +7,8 @@ import orjson
 import pytest
 
 from hub.core.rows import EventRow
-from hub.edge.auth import Scope
 from hub.edge.http.events import GapError, _with_beats, follow
+from hub.ids import Scope
 from hub.services.feed import Feed
 from tests.support.doors import NOW, MemoryReader
 

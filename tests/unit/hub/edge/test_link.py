@@ -9,9 +9,23 @@ from typing import Any
 import pytest
 
 from hub.core import commands as c
+from hub.core.lease import Terms
 from hub.edge import link as module
-from hub.edge.auth import Identity, Scope
-from hub.ids import AgentId, AgentState, HeldVerdict, LeaseEpoch, Outcome, Phase, SessionEpoch, TaskId, TaskState, Verdict
+from hub.edge.auth import Identity
+from hub.ids import (
+    ANY_AGENT,
+    AgentId,
+    AgentState,
+    HeldVerdict,
+    LeaseEpoch,
+    Outcome,
+    Phase,
+    Scope,
+    SessionEpoch,
+    TaskId,
+    TaskState,
+    Verdict,
+)
 from hub.store.base import CommitFailed
 from hub.wire import frames
 from hub.wire.codec import decode_spec, result_digest
@@ -219,7 +233,7 @@ async def test_another_installation_hears_that_the_name_is_in_use_and_leaves_not
 async def test_only_an_operators_token_takes_over(scopes: set[Scope], taken: bool) -> None:
     async with door() as here:
         await here.greeted()
-        link, wire = here.plug(Identity("x", frozenset(scopes)))
+        link, wire = here.plug(Identity("x", frozenset(scopes), agents=frozenset({ANY_AGENT})))
         here.say(link, hello(install_id="elsewhere", takeover=True))
         if taken:
             await wire.until(frames.Welcome)
@@ -313,10 +327,41 @@ async def test_another_version_is_terminal() -> None:
 
 async def test_a_token_for_one_agent_speaks_for_no_other() -> None:
     async with door() as here:
-        link, wire = here.plug(Identity("w1", frozenset({Scope.AGENT}), agent=AgentId("w1")))
+        link, wire = here.plug(Identity("w1", frozenset({Scope.AGENT}), agents=frozenset({AgentId("w1")})))
         here.say(link, hello("w2"))
         assert await wire.until_closed() == 4503
         assert here.knows("w2") is None
+
+
+async def test_a_token_of_one_installation_serves_no_other() -> None:
+    theirs = Identity("m1", frozenset({Scope.AGENT}), agents=frozenset({AgentId("w1")}), install_id="i-w1")
+    async with door() as here:
+        stranger, closed = here.plug(theirs)
+        here.say(stranger, hello("w1", install_id="elsewhere"))
+        assert await closed.until_closed() == 4503
+        assert "another installation" in closed.frames[0].message
+        link, wire = here.plug(theirs)
+        here.say(link, hello("w1"))
+        assert await wire.until(frames.Welcome)
+
+
+async def test_revoking_a_token_closes_what_came_in_with_it_and_nothing_else() -> None:
+    async with door() as here:
+        _, other = await here.greeted("w2")
+        link, wire = here.plug(Identity("m1", frozenset({Scope.AGENT}), agents=frozenset({ANY_AGENT}), token="5f3a9c01"))
+        here.say(link, hello("w1"))
+        await wire.until(frames.Welcome)
+        here.links.revoked("5f3a9c01")
+        assert await wire.until_closed() == 4504
+        assert other.closed is None
+        assert here.links.connected == 1
+
+
+async def test_a_session_ends_with_its_token() -> None:
+    async with door(Terms(beat_us=100_000, lease_us=900_000)) as here:
+        link, wire = here.plug(Identity("m1", frozenset({Scope.AGENT}), agents=frozenset({ANY_AGENT}), ends_at=1))
+        here.say(link, hello("w1"))
+        assert await wire.until_closed() == 4005
 
 
 async def test_an_unknown_type_is_unsupported_and_no_violation() -> None:

@@ -6,8 +6,8 @@ import pytest
 
 from hub.core.commands import Registry
 from hub.core.errors import Refused
-from hub.edge.auth import Scope
 from hub.edge.http.registry import Registrar
+from hub.ids import Scope
 from hub.store import projects
 from tests.support.doors import MemoryReader
 

@@ -18,9 +18,8 @@ from hub.core.commands import (
 from hub.core.decision import Submitted, SubmittedTask, TaskAnswer
 from hub.core.errors import Fault, Refused
 from hub.core.rows import EventRow
-from hub.edge.auth import Scope
 from hub.edge.http.fields import moment
-from hub.ids import SECOND, Access, Lane, LeaseEpoch, TaskId, TaskState, TaskType
+from hub.ids import SECOND, Access, Lane, LeaseEpoch, Scope, TaskId, TaskState, TaskType
 from hub.wire.codec import decode_spec
 from tests.support.doors import NOW
 
