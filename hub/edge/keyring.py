@@ -16,6 +16,8 @@ from hub.store.tokens import NewToken, TokenRecord
 
 T = TypeVar("T")
 
+MACHINE_PREFIX = "machine:"
+"""Before the name of a machine: no person can be called so."""
 ENROL_S = 900
 """How long an enrolment code is good, unless told otherwise."""
 
@@ -73,7 +75,7 @@ class Keyring:
         new = NewToken(
             id=new_id(),
             digest=digest_of_sha256(self._key, secret_sha256),
-            name=machine,
+            name=MACHINE_PREFIX + machine,
             scopes=tuple(map(agent_scope, agents)),
             install_id=install_id,
         )

@@ -10,7 +10,7 @@ import orjson
 
 from hub.core.errors import Fault, Refused
 from hub.core.rows import EventRow
-from hub.ids import AGENT_PREFIX, DAY, AgentId, agent_scope
+from hub.ids import AGENT_PREFIX, DAY, AgentId, Scope, agent_scope
 from hub.store.base import Operation, Reader, Record, Tx
 
 MAX_TOKENS = 10_000
@@ -85,10 +85,14 @@ def issue(actor: str, new: NewToken) -> Operation[TokenRecord]:
 
 
 def revoke(actor: str, token: str) -> Operation[TokenRecord]:
-    """End a token now; repeating it is nothing. Refused 404."""
+    """End a token now; repeating it is nothing. Refused 404, and 409 ``last_admin``."""
 
     def operation(tx: Tx) -> TokenRecord:
         _load(tx, token)
+        live = [known for row in tx.all("token_all") if (known := _record(row)).is_live(tx.now)]
+        if [known.id for known in live if Scope.ADMIN in known.scopes] == [token]:
+            hint = "issue another administrator's token first"
+            raise Refused(409, "last_admin", "nobody could administrate the hub any more", hint=hint)
         return _revoke(tx, actor, token)
 
     return operation
@@ -138,7 +142,7 @@ def _again(tx: Tx, token: str, machine: NewToken, agents: Sequence[AgentId]) -> 
 def _check_names(tx: Tx, install_id: str, agents: Sequence[AgentId]) -> None:
     owners = [(agent, tx.one("token_agent_taken", agent=agent, install_id=install_id, now=tx.now)) for agent in agents]
     faults = tuple(
-        Fault(f"agents.{i}", "name_taken", f"{agent} belongs to the machine {owner['name']}")
+        Fault(f"agents.{i}", "name_taken", f"{agent} belongs to {owner['name']}")
         for i, (agent, owner) in enumerate(owners)
         if owner is not None
     )

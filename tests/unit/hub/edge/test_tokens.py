@@ -135,13 +135,13 @@ async def test_a_machine_joins_with_a_code_and_a_secret_it_never_sends(house):
     )
     assert answer.json() | {"token_id": None} == {
         "token_id": None,
-        "name": "m1",
+        "name": "machine:m1",
         "agents": ["m1-1", "m1-2"],
         "hub_id": "hub-1",
     }
     async with who(house, f"ac_{answer.json()['token_id']}_{secret}") as sidecar:
         me = (await sidecar.get("/api/v1/whoami")).json()
-        assert (me["name"], me["scopes"], me["person"]) == ("m1", ["agent:m1-1", "agent:m1-2"], False)
+        assert (me["name"], me["scopes"], me["person"]) == ("machine:m1", ["agent:m1-1", "agent:m1-2"], False)
         assert (await sidecar.get("/api/v1/tasks")).status_code == 403
 
 
@@ -170,7 +170,7 @@ async def test_names_of_another_machine_are_refused_all_at_once(house):
     refused = await enrol(house, await code_of(house), install_id="2" * 32, agents=["c", "x", "a"])
     assert (refused.status_code, refused.json()["code"]) == (409, "name_taken")
     assert [fault["loc"] for fault in refused.json()["errors"]] == ["agents.0", "agents.2"]
-    assert "m1" in refused.json()["errors"][0]["msg"]
+    assert "machine:m1" in refused.json()["errors"][0]["msg"]
 
 
 async def test_a_machine_that_joins_anew_loses_its_former_token(house):
@@ -189,6 +189,13 @@ async def test_a_machine_that_left_frees_its_names(house):
         assert (await sidecar.post("/api/v1/leave")).status_code == 204
         assert (await sidecar.post("/api/v1/leave")).status_code == 401
     assert (await enrol(house, await code_of(house), install_id="2" * 32)).status_code == 200
+
+
+async def test_only_a_machine_that_joined_can_leave(house):
+    async with house.client(Scope.AGENT) as shared:
+        refused = await shared.post("/api/v1/leave")
+        assert (refused.status_code, refused.json()["code"]) == (409, "not_enrolled")
+        assert (await shared.get("/api/v1/whoami")).status_code == 200
 
 
 async def test_an_expired_code_is_refused(house):
