@@ -7,14 +7,13 @@ close the store. A service that dies takes the hub down with it, loudly; a super
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import os
 import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -22,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import structlog
-import uvicorn
 from fastapi import FastAPI
 
 from hub import __version__
@@ -30,12 +28,16 @@ from hub.core.commands import Drain
 from hub.core.decision import Effect
 from hub.core.errors import HubError, StoreFull
 from hub.core.rows import EventRow
+from hub.edge import port
 from hub.edge.auth import Authenticator
 from hub.edge.credentials import ADMIN_FILE, admin_token, first_tokens, open_key
 from hub.edge.http.app import create_http
 from hub.edge.http.doors import Doors
 from hub.edge.keyring import Keyring
 from hub.edge.links import Links
+from hub.edge.peers import Peers
+from hub.edge.port import Port, Server
+from hub.edge.tls import server_context
 from hub.edge.ws import Acceptor
 from hub.forge.base import Remote
 from hub.forge.git import Git
@@ -47,6 +49,7 @@ from hub.services.facts import FactReader
 from hub.services.feed import Feed
 from hub.services.gatekeeper import Gatekeeper, concerns
 from hub.settings import HubSettings
+from hub.settings.tree import Listen
 from hub.store import blobs, projects, tasks, tokens
 from hub.store.base import CommitFailed, Operation, StoreBroken
 from hub.store.recovery import load_snapshot
@@ -96,15 +99,6 @@ class _Publisher:
         self._metrics.commit_seconds.observe(seconds)
 
 
-class _Server(uvicorn.Server):
-    """Uvicorn without its signal handling: it re-raises SIGTERM before our own clean-up could run."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave signals to the hub."""
-        yield
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rooms:
     """Everything that lives as long as the hub, wired together."""
@@ -117,10 +111,11 @@ class Rooms:
     gatekeeper: Gatekeeper
     acceptor: Acceptor
     http: FastAPI
+    port: Port
 
     async def serve(self, listener: socket.socket, announce: Callable[[], None], stop: asyncio.Event) -> None:
         """Run every service until ``stop``, then drain; raises whatever a service died of."""
-        server = _door(self.http, self.acceptor)
+        server = port.server(self.http, self.acceptor, self.port)
         async with asyncio.TaskGroup() as group:
             writer = group.create_task(self.conductor.run(), name="conductor")
             endless = [
@@ -133,7 +128,9 @@ class Rooms:
             gc.collect()
             gc.freeze()  # what start-up built lives as long as the hub: never walk it again
             announce()
+            _tell_supervisor("READY=1")
             await stop.wait()
+            _tell_supervisor("STOPPING=1")
             await self._drain(server)
             await door
             await self.conductor.close()
@@ -141,7 +138,7 @@ class Rooms:
             for task in endless:
                 task.cancel()
 
-    async def _drain(self, server: uvicorn.Server) -> None:
+    async def _drain(self, server: Server) -> None:
         """Protocol §10: results are not waited for, they are journalled and come back."""
         self.acceptor.serving = False
         with suppress(HubError, TimeoutError):  # a disk that hangs does not keep the hub from going
@@ -168,20 +165,21 @@ class Hub:
 
     async def run(self, announce: Callable[[str], None]) -> None:
         """Serve until stopped. ``announce`` is called with the base URL once the hub is ready."""
-        settings = self._settings
-        with _listen(settings.host, settings.port) as listener:  # first: a taken port leaves no new data directory behind
-            url = f"http://{settings.host}:{listener.getsockname()[1]}"
+        settings, there = self._settings, self._settings.listen
+        door = open_port(there)
+        with port.listen(there.host, there.port) as listener:  # first: a taken port leaves no new data directory behind
+            url = there.public_url or port.address(there.host, listener.getsockname()[1], tls=door.tls is not None)
             store = await SqliteStore.open(settings.data_dir / STORE_FILE, durability=settings.durability)
             try:
                 key = open_key(settings.data_dir)
                 await _first_start(store, settings.data_dir, key, local_agents=self._local_agents)
-                rooms = await self._furnish(store, key)
+                rooms = await self._furnish(store, key, door)
                 await rooms.serve(listener, partial(announce, url), self._stop)
             finally:
                 with suppress(HubError):
                     await store.close()
 
-    async def _furnish(self, store: SqliteStore, key: bytes) -> Rooms:
+    async def _furnish(self, store: SqliteStore, key: bytes, door: Port) -> Rooms:
         settings, reader = self._settings, store.reader
         auth = Authenticator(key, await tokens.every(reader), _now_us)
         hub_id, feed_epoch, hub_epoch = await store.begin_epoch()
@@ -192,6 +190,7 @@ class Hub:
             hydrate=partial(tasks.hydrate, reader),
             keep_blob=lambda sha256, body: conductor.record(blobs.put(sha256, body), size_bytes=len(body)),
             metrics=metrics,
+            max_links=settings.limits.max_links,
         )
         conductor = Conductor(
             store,
@@ -206,7 +205,8 @@ class Hub:
         await conductor.open()
         links.connect(conductor)
         metrics.watch(conductor.ready_by_lane, conductor.live_by_state, lambda: links.connected)
-        forge = LocalForge(root=settings.data_dir / "repositories", git=Git(environ=os.environ))
+        git = Git(environ=os.environ, talk_timeout_s=settings.git.remote_timeout_s)
+        forge = LocalForge(root=settings.data_dir / "repositories", git=git)
         gatekeeper = Gatekeeper(conductor, reader, {"local": forge}, now_s=lambda: int(time.time()))
         feed.listen(lambda events: gatekeeper.poke() if any(concerns(event) for _, event in events) else None)
         doors = Doors(
@@ -232,22 +232,21 @@ class Hub:
             gatekeeper=gatekeeper,
             acceptor=Acceptor(links, auth),
             http=create_http(doors),
+            port=door,
         )
 
 
-def _door(http: FastAPI, acceptor: Acceptor) -> uvicorn.Server:
-    return _Server(
-        uvicorn.Config(
-            http,
-            ws=acceptor.factory,  # type: ignore[arg-type]  # uvicorn's hook takes any factory; its annotation is narrower
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            ws_per_message_deflate=False,
-            timeout_graceful_shutdown=2,
-        )
-    )
+def open_port(listen: Listen) -> Port:
+    """How the port of these settings is served; raises TlsUnusable before anything listens."""
+    tls = server_context(listen.tls_cert, listen.tls_key) if listen.tls_cert and listen.tls_key else None
+    return Port(tls=tls, peers=Peers(listen.admitted), proxies=listen.trusted_proxies)
+
+
+def _tell_supervisor(state: str) -> None:
+    """Say it to systemd, if it started this process and wants to know (sd_notify(3)); elsewhere nothing happens."""
+    if address := os.environ.get("NOTIFY_SOCKET"):
+        with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
+            told.sendto(state.encode(), address.replace("@", "\0", 1) if address.startswith("@") else address)
 
 
 async def _first_start(store: SqliteStore, data_dir: Path, key: bytes, *, local_agents: bool) -> None:
@@ -279,21 +278,6 @@ async def _checkpoints(store: SqliteStore) -> None:
             await store.checkpoint()
         except (CommitFailed, StoreFull) as fault:
             log.warning("checkpoint_postponed", code=fault.code, said=str(fault))
-
-
-@contextlib.contextmanager
-def _listen(host: str, port: int) -> Iterator[socket.socket]:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind((host, port))
-        except OSError as fault:
-            raise HubError(
-                f"cannot listen on {host}:{port}: {fault.strerror}; choose another --port, or stop what uses it"
-            ) from fault
-        listener.listen(4096)
-        yield listener
 
 
 def run(settings: HubSettings, announce: Callable[[str], None], *, local_agents: bool = False) -> int:

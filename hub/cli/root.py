@@ -9,7 +9,7 @@ import typer
 import typer.core
 
 from hub import __version__
-from hub.cli import agents, changes, projects, render, repos, server, status, tasks, tokens, watching
+from hub.cli import agents, changes, config, projects, render, repos, server, status, tasks, tokens, watching
 from hub.cli.demo import demo
 from hub.cli.exits import EPILOG
 from hub.cli.session import DEFAULT_URL, Target, check_url
@@ -52,6 +52,7 @@ app = typer.Typer(
 )
 app.add_typer(server.app, name="server")
 app.add_typer(server.sidecar, name="sidecar")
+app.add_typer(config.app, name="config")
 app.add_typer(tasks.app, name="task")
 app.add_typer(agents.app, name="agent")
 app.add_typer(changes.app, name="change")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,22 +135,31 @@ def call(ctx: typer.Context, work: Callable[[HubClient], Awaitable[T]], *, admin
             if is_local(target.url)
             else "check the address: it is given"
         )
-        _complain("unreachable", unreachable.args[0], f"{hint} with --url or AGENTCOM_URL")
+        _complain("unreachable", unreachable.args[0], unreachable.hint or f"{hint} with --url or AGENTCOM_URL")
         raise typer.Exit(Exit.UNREACHABLE) from None
 
 
-def fail(code: Exit, message: str, hint: str = "") -> NoReturn:
-    """End the command."""
-    _complain(code.name.lower(), message, hint)
+def fail(code: Exit, message: str, hint: str = "", errors: Sequence[Mapping[str, str]] = ()) -> NoReturn:
+    """End the command. ``errors`` lists single faults: ``place``, if it has one, ``loc`` and ``msg``, which may have several lines."""
+    _complain(code.name.lower(), message, hint, errors)
     raise typer.Exit(code)
 
 
-def _complain(code: str, message: str, hint: str) -> None:
+def wants_json() -> bool:
+    """Whether the answer was asked for as JSON: then nothing but JSON is printed, on either stream."""
+    return _as_json.get()
+
+
+def _complain(code: str, message: str, hint: str, errors: Sequence[Mapping[str, str]] = ()) -> None:
     """An error that is not the hub's, on stderr in the form of the answer."""
     if _as_json.get():
-        _print_problem({"code": code, "detail": message, "hint": hint or None})
+        _print_problem({"code": code, "detail": message, "errors": list(errors) or None, "hint": hint or None})
         return
     render.say(Cell("error: ", "bold red"), message, stderr=True)
+    for fault in errors:
+        place = Cell(f"{fault['place']}: ", "dim") if fault.get("place") else ""
+        key = Cell(f"{fault['loc']}: ", "yellow") if fault["loc"] else ""
+        render.say("  ", place, key, fault["msg"].replace("\n", "\n    "), stderr=True, lines=True)
     if hint:
         render.say("hint: ", hint, stderr=True)
 

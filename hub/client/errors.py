@@ -33,8 +33,13 @@ class HubProblem(Exception):
 
 
 class HubUnreachable(Exception):
-    """No answer: the hub is not there, or the connection broke. Whether the request took effect is not known."""
+    """No answer: the hub is not there, or the connection broke. Whether the request took effect is not known.
+
+    ``hint`` is set when the cause says what to do.
+    """
 
     def __init__(self, url: str, cause: Exception) -> None:
         super().__init__(f"no answer from {url}: {cause or type(cause).__name__}")
         self.url = url
+        unknown_issuer = "CERTIFICATE_VERIFY_FAILED" in str(cause)
+        self.hint = "if its certificate is of an authority of yours, name that in SSL_CERT_FILE" if unknown_issuer else ""

@@ -64,8 +64,10 @@ class Links:
         hydrate: Callable[[int, int], Awaitable[Spec]],
         keep_blob: Callable[[str, bytes], Awaitable[object]],
         metrics: Metrics,
+        max_links: int = MAX_LINKS,
     ) -> None:
         self._terms = terms
+        self._max_links = max_links
         self._hub_id, self._hub_epoch, self._build = identity
         self._hydrate = hydrate
         self._keep_blob = keep_blob
@@ -133,7 +135,7 @@ class Links:
     @property
     def has_room(self) -> bool:
         """Whether another link may be opened."""
-        return len(self._all) < MAX_LINKS
+        return len(self._all) < self._max_links
 
     def add(self, link: Link) -> None:
         """Count a new link."""

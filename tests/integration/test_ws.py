@@ -16,7 +16,6 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Subprotocol
 
-from hub.edge import links as links_module
 from hub.edge import ws as module
 from hub.edge.auth import Authenticator, digest, mint
 from hub.edge.ws import Acceptor
@@ -173,9 +172,9 @@ async def test_refusals_come_before_the_upgrade(options: dict[str, Any], status:
         assert port.door.links._all == set()
 
 
-async def test_too_many_links_are_told_when_to_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(links_module, "MAX_LINKS", 1)
+async def test_too_many_links_are_told_when_to_come_back() -> None:
     async with listening() as port, port.socket():
+        port.door.links._max_links = 1
         status, body, headers = await port.refused()
         assert (status, body["code"], headers["Retry-After"]) == (429, "too_many_links", "30")
 

@@ -16,7 +16,6 @@ from pydantic.fields import FieldInfo
 from hub import ids
 from hub.core.lease import Terms
 from hub.core.reconcile import RULES
-from hub.settings import HubSettings
 from hub.wire import frames, spec
 from hub.wire.codes import Close, is_terminal
 
@@ -131,15 +130,6 @@ def default(field: dataclasses.Field[Any]) -> str:
     return "all defaults" if dataclasses.is_dataclass(value) else f"`{json.dumps(value)}`"
 
 
-def setting_default(field: FieldInfo) -> str:
-    if field.default_factory is not None:
-        return "`agentcom` in the user's data directory"
-    value = field.default
-    if value == "":
-        return "–"
-    return f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
-
-
 # ── reading the document ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -219,15 +209,6 @@ def test_the_numbers_of_the_lease_are_those_of_the_code() -> None:
     assert defaults["offer withdrawn, `accept_ms`"] == f"{terms.accept_us // ids.SECOND} s"
     assert defaults["lost link shows as reconnecting before offline"] == f"{terms.grace_us // ids.SECOND} s"
     assert defaults["lease term, `lease_ms`"] == f"{terms.lease_us // ids.SECOND} s"
-
-
-def test_every_setting_is_documented_with_its_default() -> None:
-    documented = {cells[0]: cells[1:] for cells in rows(section("Appendix: settings"))}
-    expected = {
-        f"`AGENTCOM_{name.upper()}`": [setting_default(field), field.description]
-        for name, field in HubSettings.model_fields.items()
-    }
-    assert documented == expected
 
 
 # ── links ──────────────────────────────────────────────────────────────────────────────────────────────────────────────

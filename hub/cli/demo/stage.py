@@ -102,11 +102,10 @@ class Stage:
         """Start the hub (again) and wait until it is ready."""
         env = {
             **os.environ,
-            "AGENTCOM_LEASE_S": str(LEASE_S),
-            "AGENTCOM_BEAT_S": str(BEAT_S),
+            "AGENTCOM_LEASE_TERM_S": str(LEASE_S),
+            "AGENTCOM_LEASE_BEAT_S": str(BEAT_S),
         }
-        argv = ["hub.cli", "server", "start-dev", "--port", str(self.port), "--data-dir", str(self.data_dir), "--json-logs"]
-        self._hub = await self._spawn(argv, "hub", env)
+        self._hub = await self._spawn(["hub.cli", "server", *self.hub_arguments()], "hub", env)
         async with asyncio.timeout(READY_S):
             while not await self._is_ready():
                 if self._hub.returncode is not None:
@@ -120,6 +119,10 @@ class Stage:
         self.admin_token = (self.data_dir / "admin.token").read_text("utf-8").strip()
         async with HubClient(self.url, self.admin_token) as hub:
             self.approver_token = (await hub.issue_token("demo-person", [Scope.APPROVER]))["token"]
+
+    def hub_arguments(self) -> list[str]:
+        """How the hub is started."""
+        return ["start-dev", "--port", str(self.port), "--data-dir", str(self.data_dir), "--json-logs"]
 
     async def _is_ready(self) -> bool:
         async with httpx2.AsyncClient() as http:
@@ -149,7 +152,7 @@ class Stage:
         home.mkdir()
         words = ", ".join(f'"{word}"' for word in capabilities)
         (home / "sidecar.toml").write_text(
-            f'hub_url = "ws://127.0.0.1:{self.port}/ws"\n'
+            f'hub_url = "ws{self.url.removeprefix("http")}/ws"\n'
             f'token_file = "{self.agent_token_file}"\n'
             f'state_dir = "{home / "state"}"\n'
             "reconnect_first_s = 0.3\n"
