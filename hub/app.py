@@ -28,6 +28,7 @@ from hub.core.commands import Drain
 from hub.core.decision import Effect
 from hub.core.errors import HubError, StoreFull
 from hub.core.rows import EventRow
+from hub.doctor import open_doctor
 from hub.edge import port
 from hub.edge.auth import Authenticator
 from hub.edge.credentials import ADMIN_FILE, admin_token, first_tokens, open_key
@@ -53,14 +54,14 @@ from hub.settings.tree import Listen
 from hub.store import blobs, projects, tasks, tokens
 from hub.store.base import CommitFailed, Operation, StoreBroken
 from hub.store.recovery import load_snapshot
-from hub.store.sqlite import SqliteStore
+from hub.store.sqlite import STORE_FILE, SqliteStore
 from hub.store.writer import Group
 from hub.telemetry.metrics import Metrics
+from hub.telemetry.supervisor import tell_supervisor
 
 EXIT_STORE = 74
 """EX_IOERR: the store must not be used any more in this process; let the supervisor restart it."""
 DEFAULT_PROJECT = "default"
-STORE_FILE = "hub.db"
 DRAIN_S = 2.0
 CLOSE_IN_S = 0.2
 RECONNECT_AFTER_S = 1.0
@@ -128,9 +129,9 @@ class Rooms:
             gc.collect()
             gc.freeze()  # what start-up built lives as long as the hub: never walk it again
             announce()
-            _tell_supervisor("READY=1")
+            tell_supervisor("READY=1")
             await stop.wait()
-            _tell_supervisor("STOPPING=1")
+            tell_supervisor("STOPPING=1")
             await self._drain(server)
             await door
             await self.conductor.close()
@@ -214,6 +215,7 @@ class Hub:
             reader=reader,
             feed=feed,
             gatekeeper=gatekeeper,
+            doctor=open_doctor(settings.data_dir, store, forge),
             auth=auth,
             keyring=Keyring(key, auth, conductor, _now_us, links.revoked),
             metrics=metrics.render,
@@ -240,13 +242,6 @@ def open_port(listen: Listen) -> Port:
     """How the port of these settings is served; raises TlsUnusable before anything listens."""
     tls = server_context(listen.tls_cert, listen.tls_key) if listen.tls_cert and listen.tls_key else None
     return Port(tls=tls, peers=Peers(listen.admitted), proxies=listen.trusted_proxies)
-
-
-def _tell_supervisor(state: str) -> None:
-    """Say it to systemd, if it started this process and wants to know (sd_notify(3)); elsewhere nothing happens."""
-    if address := os.environ.get("NOTIFY_SOCKET"):
-        with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
-            told.sendto(state.encode(), address.replace("@", "\0", 1) if address.startswith("@") else address)
 
 
 async def _first_start(store: SqliteStore, data_dir: Path, key: bytes, *, local_agents: bool) -> None:

@@ -120,6 +120,15 @@ class Access(StrEnum):
     WRITE = "write"
 
 
+class FindingState(StrEnum):
+    """How a check of the doctor ended."""
+
+    OK = "ok"
+    WARN = "warn"
+    """It works, and may not for long."""
+    FAIL = "fail"
+
+
 class Phase(StrEnum):
     """How far a held assignment has come on the sidecar (its journal's phases)."""
 

@@ -25,7 +25,7 @@ MEANINGS = {
     Exit.UNREACHABLE: "the hub does not answer",
     Exit.NOT_FOUND: "there is no such thing",
     Exit.UNAUTHORISED: "the token is missing, unknown, or lacks the scope",
-    Exit.NOT_DONE: "the watched task ended without being done",
+    Exit.NOT_DONE: "the watched task ended without being done, or a check of the doctor failed",
     Exit.LATER: "the hub is busy: try again later",
 }
 

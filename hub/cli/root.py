@@ -9,7 +9,7 @@ import typer
 import typer.core
 
 from hub import __version__
-from hub.cli import agents, changes, config, projects, render, repos, server, status, tasks, tokens, watching
+from hub.cli import agents, changes, config, doctor, projects, render, repos, server, status, tasks, tokens, watching
 from hub.cli.demo import demo
 from hub.cli.exits import EPILOG
 from hub.cli.session import DEFAULT_URL, Target, check_url
@@ -62,6 +62,7 @@ app.add_typer(tokens.app, name="token")
 app.add_typer(tokens.enrol, name="enrol")
 app.command("demo", epilog=EPILOG, short_help="Show six ideas becoming merged changes.")(demo)
 status.mount(app)
+doctor.mount(app)
 watching.mount(tasks.app)
 
 

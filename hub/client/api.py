@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from contextlib import aclosing, suppress
+from email.utils import parsedate_to_datetime
 
-from hub.client.documents import Status, TaskDetail
+import httpx2
+
+from hub.client.documents import Examination, Status, TaskDetail
 from hub.client.errors import HubUnreachable
 from hub.client.registered import AgentApi, ChangeApi, ProjectApi, RepoApi
 from hub.client.stream import EventApi
@@ -36,6 +40,24 @@ class HubClient(TaskApi, AgentApi, ChangeApi, ProjectApi, RepoApi, EventApi, Tok
                     if found["state"] in TERMINAL:
                         return found
         raise AssertionError("a stream of events ends only when it is closed")
+
+    async def clock(self) -> float | None:
+        """How far the hub's clock is ahead of this one, in seconds, to about one; None if the answer has no date."""
+        sent = time.time()
+        try:
+            answer = await self.http.get("/healthz")
+        except (httpx2.TransportError, httpx2.InvalidURL) as fault:
+            raise HubUnreachable(self.base_url, fault) from fault
+        date = answer.headers.get("date")
+        return None if date is None else parsedate_to_datetime(date).timestamp() - (sent + time.time()) / 2
+
+    async def examine(self) -> Examination:
+        """Have the hub examine itself; it asks every remote, so this may take 20 seconds."""
+        return await self.ask(Examination, "GET", "/doctor")
+
+    async def mend(self) -> Examination:
+        """Have the hub do what its findings call fixable, and examine itself again."""
+        return await self.ask(Examination, "POST", "/doctor")
 
     async def put_blob(self, body: bytes) -> str:
         """Store a body of at most 8 MiB; its SHA-256, under which it is found. Storing it again is nothing."""

@@ -461,3 +461,20 @@ class Status(TypedDict):
     agents: dict[str, int]
     feed_epoch: str
     seq: int
+
+
+class Finding(TypedDict):
+    """What one check of the doctor found. ``state`` is ok, warn or fail; ``fix`` is None where nothing has to be done."""
+
+    check: str
+    state: str
+    found: str
+    fix: str | None
+    fixable: bool
+
+
+class Examination(TypedDict):
+    """The hub examined by itself."""
+
+    version: str
+    findings: list[Finding]

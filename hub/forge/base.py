@@ -6,7 +6,7 @@ owns; names that come from agents are checked before they reach git.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -127,6 +127,15 @@ class Forge(Protocol):
         Raises :class:`BaseMoved`, :class:`PushRejected`, :class:`RemoteUnavailable` (then it may have happened: look), and
         :class:`Unusable` ``not_a_descendant`` before anything is sent: a lease alone would accept a commit that drops work.
         """
+
+    async def heads(self, remote: Remote, prefix: str) -> Mapping[str, str]:
+        """The branches of the remote whose names begin with ``prefix`` (which ends in a slash), each with its commit."""
+
+    def kept(self) -> Sequence[str]:
+        """Names of the repositories something is kept of here, also of those that are registered no longer."""
+
+    async def forget(self, name: str) -> None:
+        """Drop what is kept of a repository here; it costs a fetch if it is needed again."""
 
     async def delete(self, remote: Remote, branches: Sequence[tuple[str, str]]) -> None:
         """Delete branches that are still at the given commit; others are left alone. Best effort: a failure is no error."""

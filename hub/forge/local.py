@@ -7,9 +7,12 @@ attributes through it either), and nothing in it is ever checked out. It is a ca
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
-from collections.abc import Sequence
+import shutil
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -91,6 +94,28 @@ class LocalForge:
         refs = {f"refs/heads/{self._branch(branch)}": sha for branch, sha in branches}
         leases = [f"--force-with-lease={ref}:{sha}" for ref, sha in refs.items()]
         await self._push(remote, *leases, "--", remote.url, *(f":{ref}" for ref in refs))
+
+    async def heads(self, remote: Remote, prefix: str) -> Mapping[str, str]:
+        """See :meth:`hub.forge.base.Forge.heads`."""
+        pattern = f"refs/heads/{self._branch(prefix + 'x').removesuffix('x')}*"
+        done = await self.git.talk(None, "ls-remote", "--", remote.url, pattern, allow_file=self._allows_file(remote))
+        self._check_answer("ls-remote", done)
+        if done.truncated:
+            raise ForgeError("the remote has more branches than are read", code="too_many_branches")
+        pairs = (line.split("\t") for line in done.text.splitlines())
+        return {ref.removeprefix("refs/heads/"): sha for sha, ref in pairs if ref.startswith(f"refs/heads/{prefix}")}
+
+    def kept(self) -> Sequence[str]:
+        """See :meth:`hub.forge.base.Forge.kept`."""
+        return sorted(path.name.removesuffix(".git") for path in self.root.glob("*.git"))
+
+    async def forget(self, name: str) -> None:
+        """See :meth:`hub.forge.base.Forge.forget`."""
+        self._ready.discard(name)
+        gone = self.root / f"{name}.dropped"  # at once, so that nobody finds half a clone
+        with suppress(FileNotFoundError):
+            (self.root / f"{name}.git").rename(gone)
+            await asyncio.to_thread(shutil.rmtree, gone)
 
     async def _push(self, remote: Remote, *args: str) -> Done:
         clone = await self._clone(remote)

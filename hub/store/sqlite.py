@@ -29,6 +29,8 @@ from hub.store.writer import Committed, Group, commit_group
 
 T = TypeVar("T")
 Durability = Literal["full", "normal"]
+STORE_FILE = "hub.db"
+"""Its name in the data directory."""
 READERS = 3
 PRAGMAS: Mapping[str, str | int] = {
     "journal_mode": "wal",
@@ -110,8 +112,11 @@ class Readers:
 class SqliteStore:
     """The durable memory of one hub. Open it once, close it in ``finally``: its threads are not daemons."""
 
-    def __init__(self, path: Path, writer: _Connection, readers: Readers, lock: int, last_seq: int) -> None:
+    def __init__(
+        self, path: Path, writer: _Connection, readers: Readers, *, lock: int, last_seq: int, durability: Durability
+    ) -> None:
         self.path = path
+        self._durability: Durability = durability
         self.reader = readers
         self._writer = writer
         self._lock = lock
@@ -140,7 +145,7 @@ class SqliteStore:
                 await connection.close()
             os.close(lock)
             raise
-        return cls(path, writer, Readers(opened[1:]), lock, last["seq"])
+        return cls(path, writer, Readers(opened[1:]), lock=lock, last_seq=last["seq"], durability=durability)
 
     async def commit(self, group: Group, now: Micros) -> Committed:
         """Commit one group. The caller must be the only one, and must not be cancelled (shield it)."""
@@ -181,6 +186,12 @@ class SqliteStore:
             return values["hub_id"], values["feed_epoch"], int(values["hub_epoch"])
 
         return await self._writer.run(next_epoch)
+
+    async def pragmas(self) -> dict[str, tuple[str, str]]:
+        """Every pragma of the writer: (what it must be, what SQLite says it is)."""
+        wanted = {**PRAGMAS, "synchronous": SYNCHRONOUS[self._durability]}
+        found = await self._writer.run(lambda connection: {name: _pragma(connection, name) for name in wanted})
+        return {name: (str(value).lower(), found[name]) for name, value in wanted.items()}
 
     async def checkpoint(self, *, truncate: bool = False) -> None:
         """Move the WAL into the file; only the writer ever does."""
@@ -277,10 +288,13 @@ def _set_pragmas(connection: sqlite3.Connection, wanted: Mapping[str, str | int]
     """Set, then read back: a pragma that did not take is an error, never an assumption."""
     for name, value in wanted.items():
         connection.execute(f"PRAGMA {name}={value}").fetchall()
-        row = connection.execute(f"PRAGMA {name}").fetchone()
-        found = next(iter(row.values())) if row else 0
-        if str(found).lower() != str(value).lower():
+        if (found := _pragma(connection, name)) != str(value).lower():
             raise StoreUnusable(f"SQLite refused PRAGMA {name}={value}: it is {found}")
+
+
+def _pragma(connection: sqlite3.Connection, name: str) -> str:
+    row = connection.execute(f"PRAGMA {name}").fetchone()
+    return str(next(iter(row.values())) if row else 0).lower()
 
 
 def migrate(connection: sqlite3.Connection, path: Path) -> None:

@@ -294,3 +294,28 @@ async def test_a_clone_that_cannot_be_made_is_a_failure_of_the_forge(remote: Rem
     with pytest.raises(ForgeError) as trouble:
         await local_forge(tmp_path / "full").fetch(remote, "main")
     assert trouble.value.code == "clone_failed"
+
+
+async def test_the_heads_of_a_prefix_are_known_with_their_commits(forge: Forge, remote: Remote, there: repos.Remote) -> None:
+    there.commit({"b.txt": "b\n"}, branch="agentcom/t-1/1")
+    there.commit({"c.txt": "c\n"}, branch="agentcomx/t-2/1")
+    assert await forge.heads(remote, "agentcom/") == {"agentcom/t-1/1": there.sha("agentcom/t-1/1")}
+    assert await forge.heads(remote, "nothing/") == {}
+
+
+async def test_the_heads_of_a_remote_that_is_away_are_not_none_but_unknown(forge: Forge, tmp_path: Path) -> None:
+    with pytest.raises(RemoteUnavailable):
+        await forge.heads(Remote("gone", str(tmp_path / "gone.git")), "agentcom/")
+
+
+async def test_what_is_forgotten_can_be_fetched_again(
+    forge: Forge, remote: Remote, there: repos.Remote, tmp_path: Path
+) -> None:
+    assert list(forge.kept()) == []
+    await forge.fetch(remote, "main")
+    assert list(forge.kept()) == ["demo"]
+    await forge.forget("demo")
+    await forge.forget("never-there")
+    assert list(forge.kept()) == []
+    assert list((tmp_path / "clones").iterdir()) == []
+    assert await forge.fetch(remote, "main") == there.sha("main")

@@ -17,12 +17,13 @@ from hub.core.agent import Agent
 from hub.core.commands import Command, Dispatch, OnTask, PauseAgent, Registry, ResumeAgent, Submit
 from hub.core.decision import Dispatched, Reply, Submitted, SubmittedTask, TaskAnswer
 from hub.core.errors import Refused
+from hub.core.finding import Finding
 from hub.core.rows import EventRow
 from hub.edge.auth import Authenticator, digest, mint
 from hub.edge.http import Doors, create_http
 from hub.edge.http.registry import Registrar
 from hub.edge.keyring import Keyring
-from hub.ids import ANY_AGENT, Lane, LeaseEpoch, Scope, TaskId, TaskState, agent_scope
+from hub.ids import ANY_AGENT, FindingState, Lane, LeaseEpoch, Scope, TaskId, TaskState, agent_scope
 from hub.store.base import Record
 from hub.store.sql import statements
 from hub.store.tokens import TokenRecord
@@ -306,6 +307,21 @@ class FakeGatekeeper:
         return self.text
 
 
+@dataclass
+class FakeDoctor:
+    """Tells what a test gives it; ``mended`` counts."""
+
+    findings: list[Finding] = field(default_factory=lambda: [Finding("disk", FindingState.OK, "1 MiB free")])
+    mended: int = 0
+
+    async def examine(self) -> list[Finding]:
+        return self.findings
+
+    async def mend(self) -> list[Finding]:
+        self.mended += 1
+        return self.findings
+
+
 KEY = b"k" * 32
 MINTED = {scope: mint() for scope in Scope}
 TOKENS = {scope: minted.text for scope, minted in MINTED.items()}
@@ -347,6 +363,7 @@ class House:
         self.scheduler = self.conductor.scheduler
         self.feed = FakeFeed()
         self.gatekeeper = FakeGatekeeper()
+        self.doctor = FakeDoctor()
         self.ready = {"store": True}
         self.probed: list[tuple[str, str, str]] = []
         self.unfit: Exception | None = None
@@ -358,6 +375,7 @@ class House:
             reader=MemoryReader(self.connection),
             feed=self.feed,
             gatekeeper=self.gatekeeper,
+            doctor=self.doctor,
             auth=AUTH,
             keyring=Keyring(KEY, AUTH, self.conductor, lambda: NOW, self.revoked.append),
             metrics=lambda: (b"agentcom_up 1\n", "text/plain; version=0.0.4; charset=utf-8"),

@@ -48,5 +48,6 @@ Code = Annotated[Identity, Depends(Needs(Scope.ENROL))]
 Anybody = Annotated[Identity, Depends(Needs(*Scope))]
 
 READS = Depends(Needs(Scope.OBSERVER))
+OPERATES = Depends(Needs(Scope.OPERATOR))
 ADMINS = Depends(Needs(Scope.ADMIN))
 """For routes that need no name of the caller."""

@@ -15,6 +15,7 @@ from hub.edge.http import (
     blobs,
     changes,
     docs,
+    doctor,
     enrolments,
     events,
     health,
@@ -46,6 +47,7 @@ NOUNS: tuple[APIRouter, ...] = (
     blobs.router,
     tokens.router,
     enrolments.router,
+    doctor.router,
 )
 
 

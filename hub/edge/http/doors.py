@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from hub.core.commands import Command
 from hub.core.decision import Reply
+from hub.core.finding import Finding
 from hub.core.rows import EventRow
 from hub.edge.auth import Authenticator
 from hub.edge.keyring import Keyring
@@ -136,6 +137,16 @@ class Gatekeeper(Protocol):
         """The change against its base as unified text, bounded by the gatekeeper."""
 
 
+class Doctor(Protocol):
+    """The hub examined by itself."""
+
+    async def examine(self) -> Sequence[Finding]:
+        """What every room tells; changes nothing."""
+
+    async def mend(self) -> Sequence[Finding]:
+        """Do what is safe, and examine again."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Doors:
     """Everything the HTTP door is given.
@@ -147,6 +158,7 @@ class Doors:
     reader: Reader
     feed: Feed
     gatekeeper: Gatekeeper
+    doctor: Doctor
     auth: Authenticator
     keyring: Keyring
     metrics: Callable[[], tuple[bytes, str]]

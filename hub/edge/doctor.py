@@ -1,0 +1,54 @@
+"""Who can read the data directory: it holds the key, tokens and everything people submitted."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from hub.core.finding import Finding, fail, ok, warn
+
+OTHERS = stat.S_IRWXG | stat.S_IRWXO
+
+
+def examine_permissions(data_dir: Path) -> list[Finding]:
+    """The directory and the files directly in it."""
+    if not data_dir.exists():
+        return [
+            warn(
+                "permissions", f"there is no {data_dir} yet", "start the hub, or name the right one with --data-dir or --config"
+            )
+        ]
+    try:
+        exposed = list(_exposed(data_dir))
+        owner = data_dir.stat().st_uid
+    except OSError as fault:
+        return [fail("permissions", f"{data_dir}: {fault.strerror}", "run this as the user of the hub")]
+    if exposed:
+        found = f"others can use {', '.join(str(path) for path in exposed)}"
+        return [
+            fail(
+                "permissions",
+                found,
+                f"chmod go= {' '.join(shlex.quote(str(path)) for path in exposed)}",
+                fixable=owner == os.geteuid(),
+            )
+        ]
+    return [ok("permissions", f"{data_dir} is for its owner alone")]
+
+
+def close_permissions(data_dir: Path) -> None:
+    """Take every right of others away from what :func:`examine_permissions` would name; what is not ours stays."""
+    for path in _exposed(data_dir) if data_dir.exists() else ():
+        if path.stat().st_uid == os.geteuid():
+            path.chmod(stat.S_IMODE(path.stat().st_mode) & ~OTHERS)
+
+
+def _exposed(data_dir: Path) -> Iterator[Path]:
+    """Directories within are closed by the one around them."""
+    for path in (data_dir, *sorted(data_dir.iterdir())):
+        found = path.lstat()
+        if (path == data_dir or stat.S_ISREG(found.st_mode)) and stat.S_IMODE(found.st_mode) & OTHERS:
+            yield path

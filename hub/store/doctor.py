@@ -1,0 +1,78 @@
+"""What the store can tell about itself: SQLite's version and settings, its size on disk, and the room that is left."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+from collections.abc import Mapping
+from pathlib import Path
+
+from hub.core.finding import Finding, fail, ok, warn
+from hub.store.sqlite import FIXED_IN, PRAGMAS, STORE_FILE, SqliteStore
+
+FREE_FAIL_BYTES = 256 * 1024 * 1024
+FREE_WARN_BYTES = 2 * 1024 * 1024 * 1024
+WAL_WARN_BYTES = 2 * int(PRAGMAS["journal_size_limit"])
+"""A log this long was not folded back for a while: something reads for minutes."""
+
+
+async def examine_store(store: SqliteStore) -> list[Finding]:
+    """An open store."""
+    return [judge_pragmas(await store.pragmas()), *examine_files(store.path.parent)]
+
+
+def examine_files(data_dir: Path) -> list[Finding]:
+    """What can be told without opening the store: it may be in use, or by nobody."""
+    return [judge_version(sqlite3.sqlite_version_info), *_sizes(data_dir / STORE_FILE), *_room(data_dir)]
+
+
+def judge_version(version: tuple[int, ...]) -> Finding:
+    """SQLite 3.7.0 to 3.51.2 can corrupt a log that two connections checkpoint at once; here only one ever does."""
+    words = ".".join(map(str, version))
+    if version >= FIXED_IN:
+        return ok("sqlite", f"SQLite {words}")
+    return ok("sqlite", f"SQLite {words}: safe, because a single connection writes and checkpoints")
+
+
+def judge_pragmas(read: Mapping[str, tuple[str, str]]) -> Finding:
+    """The writer's settings, read back: (wanted, found) by name."""
+    wrong = [f"{name} is {found}, not {wanted}" for name, (wanted, found) in read.items() if wanted != found]
+    if wrong:
+        return fail("pragmas", "; ".join(wrong), "restart the hub; if it stays, the SQLite of this Python cannot be used")
+    return ok("pragmas", f"{len(read)} settings of the writer are as they must be")
+
+
+def is_in_use(data_dir: Path) -> bool:
+    """Whether a hub process holds the lock of this directory's store; the kernel is asked, so that nobody's start is disturbed."""
+    lock, table = data_dir / f"{STORE_FILE}.lock", Path("/proc/locks")
+    if not lock.exists() or not table.exists():
+        return False
+    inode = f":{lock.stat().st_ino}"
+    return any(words[1] == "FLOCK" and words[5].endswith(inode) for words in map(str.split, table.read_text().splitlines()))
+
+
+def _sizes(path: Path) -> list[Finding]:
+    if not path.exists():
+        return [ok("store", f"there is none yet at {path}")]
+    wal = path.with_name(f"{path.name}-wal")
+    log = wal.stat().st_size if wal.exists() else 0
+    found = f"{_size(path.stat().st_size)}, and {_size(log)} of log"
+    if log > WAL_WARN_BYTES:
+        return [warn("store", found, "restart the hub; a log this long means that something reads for minutes without an end")]
+    return [ok("store", found)]
+
+
+def _room(data_dir: Path) -> list[Finding]:
+    there = next((path for path in (data_dir, *data_dir.parents) if path.exists()), Path(os.sep))
+    free = shutil.disk_usage(there).free
+    found = f"{_size(free)} free at {data_dir}"
+    if free < FREE_FAIL_BYTES:
+        return [fail("disk", found, "free some space: with a full disk the hub accepts nothing")]
+    if free < FREE_WARN_BYTES:
+        return [warn("disk", found, "free some space, or move data_dir to a larger disk")]
+    return [ok("disk", found)]
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"
