@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hub import __version__
-from hub.cli import render
+from hub.cli import render, session
 from hub.cli.config import ConfigFile, read
 from hub.cli.exits import EPILOG, Exit
 from hub.cli.render import Cell
-from hub.cli.session import Json, Target, find_token, is_local, open_client, target_of
+from hub.cli.session import Json, Target, find_token, is_local, target_of
 from hub.core.finding import Finding, fail, ok, warn
 from hub.ids import FindingState
 
@@ -105,7 +105,7 @@ async def _converse(target: Target, *, fix: bool) -> tuple[list[Finding], list[F
     from hub.client import HubUnreachable
 
     try:
-        async with open_client(target, admin=fix) as hub:
+        async with session.open_client(target, admin=fix) as hub:
             apart_s = await hub.clock()
             here = [ok("hub", f"answers at {target.url}"), judge_clock(apart_s), await _token(hub, target)]
             if here[-1].state is FindingState.FAIL:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import platform
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hub import __version__
 from hub.cli import render
-from hub.cli.exits import EPILOG
-from hub.cli.session import Json, call
+from hub.cli.exits import EPILOG, Exit
+from hub.cli.session import Json, call, fail
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from hub.client import HubClient
+    from hub.client.documents import Status
+
+LOOK_AGAIN_S = 0.2
 
 
 def mount(app: typer.Typer) -> None:
@@ -23,12 +29,25 @@ def mount(app: typer.Typer) -> None:
     app.command("version", epilog=EPILOG)(show_version)
 
 
-def status(ctx: typer.Context, json: Json = False) -> None:
+def status(
+    ctx: typer.Context,
+    wait: Annotated[bool, typer.Option("--wait", help="First wait until the hub is ready.")] = False,
+    timeout: Annotated[float, typer.Option("--timeout", metavar="SECONDS", min=0, help="How long to wait.")] = 60.0,
+    json: Json = False,
+) -> None:
     """Counts of tasks, changes and agents.
 
-    Example: agentcom status --json
+    With --wait, for scripts: 3 if the hub did not answer in time, 7 if it answers and is not ready.
+
+    Example: agentcom status --wait --timeout 30
     """
-    found = call(ctx, lambda hub: hub.status())
+
+    async def look(hub: HubClient) -> Status:
+        if wait:
+            await _until_ready(hub, timeout)
+        return await hub.status()
+
+    found = call(ctx, look)
     if json:
         render.document(found)
         return
@@ -70,6 +89,30 @@ def show_version(json: Json = False) -> None:
         render.document({"version": __version__, "python": platform.python_version(), "platform": platform.platform()})
         return
     render.say(f"agentcom {__version__}")
+
+
+async def _until_ready(hub: HubClient, timeout_s: float) -> None:
+    """Wait; ends the command when it takes too long, or when waiting cannot help."""
+    from hub.client import HubUnreachable
+
+    code, said = Exit.UNREACHABLE, f"{hub.base_url} did not answer"
+    try:
+        async with asyncio.timeout(timeout_s):
+            while True:
+                try:
+                    checks = await hub.readiness()
+                except HubUnreachable as gone:
+                    if gone.hint:
+                        raise
+                    code, said = Exit.UNREACHABLE, str(gone)
+                else:
+                    if all(checks.values()):
+                        return
+                    missing = ", ".join(name for name, holds in checks.items() if not holds)
+                    code, said = Exit.LATER, f"{hub.base_url} answers, but is not ready: {missing}"
+                await asyncio.sleep(LOOK_AGAIN_S)
+    except TimeoutError:
+        fail(code, f"waited {timeout_s:g} s: {said}", "look at the hub's log; `agentcom doctor` says more")
 
 
 def _counts(counts: Mapping[str, int], none: str) -> str:

@@ -41,15 +41,25 @@ class HubClient(TaskApi, AgentApi, ChangeApi, ProjectApi, RepoApi, EventApi, Tok
                         return found
         raise AssertionError("a stream of events ends only when it is closed")
 
+    async def readiness(self) -> dict[str, bool]:
+        """Each check that a ready hub passes; needs no token. ``{"answers": False}`` when something else answers for it."""
+        answer = await self._public("/readyz")
+        try:
+            return dict(answer.json()["checks"])
+        except (ValueError, KeyError, TypeError):
+            return {"answers": False}
+
     async def clock(self) -> float | None:
         """How far the hub's clock is ahead of this one, in seconds, to about one; None if the answer has no date."""
         sent = time.time()
+        date = (await self._public("/healthz")).headers.get("date")
+        return None if date is None else parsedate_to_datetime(date).timestamp() - (sent + time.time()) / 2
+
+    async def _public(self, path: str) -> httpx2.Response:
         try:
-            answer = await self.http.get("/healthz")
+            return await self.http.get(path)
         except (httpx2.TransportError, httpx2.InvalidURL) as fault:
             raise HubUnreachable(self.base_url, fault) from fault
-        date = answer.headers.get("date")
-        return None if date is None else parsedate_to_datetime(date).timestamp() - (sent + time.time()) / 2
 
     async def examine(self) -> Examination:
         """Have the hub examine itself; it asks every remote, so this may take 20 seconds."""
