@@ -18,7 +18,7 @@ import typer
 from hub import __version__
 from hub.cli import render, session
 from hub.cli.config import ConfigFile, read
-from hub.cli.exits import EPILOG, Exit
+from hub.cli.exits import Exit
 from hub.cli.render import Cell
 from hub.cli.session import Json, Target, find_token, is_local, target_of
 from hub.core.finding import Finding, fail, ok, warn
@@ -40,7 +40,7 @@ Sides = Mapping[str, Sequence[Finding]]
 
 def mount(app: typer.Typer) -> None:
     """Add the command."""
-    app.command(epilog=EPILOG)(doctor)
+    app.command()(doctor)
 
 
 def doctor(
@@ -54,9 +54,7 @@ def doctor(
     ] = None,
     fix: Annotated[
         bool,
-        typer.Option(
-            "--fix", help="Do what is marked (--fix): rights of files, spent branches and clones. Needs an administrator."
-        ),
+        typer.Option("--fix", help="Do what is marked (--fix); needs an administrator."),
     ] = False,
     json: Json = False,
 ) -> None:

@@ -50,20 +50,27 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.add_typer(server.app, name="server")
-app.add_typer(server.sidecar, name="sidecar")
-app.add_typer(config.app, name="config")
-app.add_typer(tasks.app, name="task")
-app.add_typer(agents.app, name="agent")
-app.add_typer(changes.app, name="change")
-app.add_typer(projects.app, name="project")
-app.add_typer(repos.app, name="repo")
-app.add_typer(tokens.app, name="token")
-app.add_typer(tokens.enrol, name="enrol")
-app.command("demo", epilog=EPILOG, short_help="Show six ideas becoming merged changes.")(demo)
+NOUNS = {
+    "server": server.app,
+    "sidecar": server.sidecar,
+    "config": config.app,
+    "task": tasks.app,
+    "agent": agents.app,
+    "change": changes.app,
+    "project": projects.app,
+    "repo": repos.app,
+    "token": tokens.app,
+    "enrol": tokens.enrol,
+}
+app.command("demo", short_help="Show six ideas becoming merged changes.")(demo)
 status.mount(app)
 doctor.mount(app)
 watching.mount(tasks.app)
+for _name, _noun in NOUNS.items():
+    app.add_typer(_noun, name=_name)
+for _tree in (app, *NOUNS.values()):
+    for _command in _tree.registered_commands:
+        _command.epilog = _command.epilog or EPILOG  # a command whose codes are its own says so itself
 
 
 @app.callback()

@@ -10,7 +10,7 @@ import typer
 
 from hub import __version__
 from hub.cli import render
-from hub.cli.exits import EPILOG, Exit
+from hub.cli.exits import Exit
 from hub.cli.session import Json, call, fail
 
 if TYPE_CHECKING:
@@ -24,9 +24,9 @@ LOOK_AGAIN_S = 0.2
 
 def mount(app: typer.Typer) -> None:
     """Add the commands that belong to no noun."""
-    app.command(epilog=EPILOG)(status)
-    app.command(epilog=EPILOG)(whoami)
-    app.command("version", epilog=EPILOG)(show_version)
+    app.command()(status)
+    app.command()(whoami)
+    app.command("version")(show_version)
 
 
 def status(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from hub.cli import render
-from hub.cli.exits import EPILOG, Exit
+from hub.cli.exits import Exit
 from hub.cli.session import Json, call, fail
 from hub.cli.words import Complexity, LaneWord, NewTypeWord
 
@@ -31,7 +31,7 @@ Sent = tuple[list["Submitted"], list[str]]
 
 def mount(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("submit", epilog=EPILOG)(submit)
+    app.command("submit")(submit)
 
 
 def submit(

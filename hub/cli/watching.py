@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from hub.cli import render
-from hub.cli.exits import EPILOG, Exit
+from hub.cli.exits import Exit
 from hub.cli.render import state
 from hub.cli.session import Json, call
 from hub.cli.story import ask, event_line
@@ -24,7 +24,7 @@ PATIENCE_S = 60.0
 
 def mount(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("watch", epilog=EPILOG)(watch)
+    app.command("watch")(watch)
 
 
 def watch(ctx: typer.Context, task: TaskRef, json: Json = False) -> None:
