@@ -59,19 +59,28 @@ def listing(
 
 @app.command()
 def show(ctx: typer.Context, agent: Name, json: Json = False) -> None:
-    """One agent with its latest tasks and transitions."""
+    """One agent with its latest tasks and transitions.
+
+    Example: agentcom agent show m1-1
+    """
     _show(call(ctx, lambda hub: hub.agent(agent)), json)
 
 
 @app.command()
 def pause(ctx: typer.Context, agent: Name, json: Json = False) -> None:
-    """No new work for an agent; what it does goes on."""
+    """No new work for an agent; what it does goes on.
+
+    Example: agentcom agent pause m1-1
+    """
     _say(call(ctx, lambda hub: hub.pause_agent(agent)), json)
 
 
 @app.command()
 def resume(ctx: typer.Context, agent: Name, json: Json = False) -> None:
-    """End a pause and a quarantine."""
+    """End a pause and a quarantine.
+
+    Example: agentcom agent resume m1-1
+    """
     _say(call(ctx, lambda hub: hub.resume_agent(agent)), json)
 
 

@@ -75,7 +75,10 @@ def listing(
 
 @app.command()
 def show(ctx: typer.Context, change: ChangeRef, json: Json = False) -> None:
-    """One change: what, why, tier, commits, reviews."""
+    """One change: what, why, tier, commits, reviews.
+
+    Example: agentcom change show c-4
+    """
     found = call(ctx, lambda hub: hub.change(change))
     if json:
         render.document(found)

@@ -36,7 +36,10 @@ Dispatching = Annotated[
 
 @app.command("list")
 def listing(ctx: typer.Context, json: Json = False) -> None:
-    """All projects."""
+    """All projects.
+
+    Example: agentcom project list
+    """
     found = call(ctx, lambda hub: hub.projects())
     if json:
         render.document(found)
@@ -63,7 +66,10 @@ def listing(ctx: typer.Context, json: Json = False) -> None:
 
 @app.command()
 def show(ctx: typer.Context, project: Id, json: Json = False) -> None:
-    """One project."""
+    """One project.
+
+    Example: agentcom project show website
+    """
     _show(call(ctx, lambda hub: hub.project(project)), json)
 
 
@@ -132,13 +138,19 @@ def update(
 
 @app.command()
 def pause(ctx: typer.Context, project: Id, json: Json = False) -> None:
-    """Give out none of its tasks."""
+    """Give out none of its tasks.
+
+    Example: agentcom project pause website
+    """
     _say(call(ctx, lambda hub: hub.pause_project(project)), json)
 
 
 @app.command()
 def resume(ctx: typer.Context, project: Id, json: Json = False) -> None:
-    """Give out its tasks again."""
+    """Give out its tasks again.
+
+    Example: agentcom project resume website
+    """
     _say(call(ctx, lambda hub: hub.resume_project(project)), json)
 
 

@@ -26,7 +26,10 @@ Checks = Annotated[str | None, typer.Option("--checks", metavar="JSON", help="Re
 
 @app.command("list")
 def listing(ctx: typer.Context, json: Json = False) -> None:
-    """All repositories."""
+    """All repositories.
+
+    Example: agentcom repo list --json
+    """
     found = call(ctx, lambda hub: hub.repos())
     if json:
         render.document(found)
@@ -45,7 +48,10 @@ def listing(ctx: typer.Context, json: Json = False) -> None:
 
 @app.command()
 def show(ctx: typer.Context, repo: Name, json: Json = False) -> None:
-    """One repository with its policy and checks."""
+    """One repository with its policy and checks.
+
+    Example: agentcom repo show website
+    """
     _show(call(ctx, lambda hub: hub.repo(repo)), json)
 
 
@@ -111,13 +117,19 @@ def update(
 
 @app.command()
 def pause(ctx: typer.Context, repo: Name, json: Json = False) -> None:
-    """Give out no task that works in it."""
+    """Give out no task that works in it.
+
+    Example: agentcom repo pause website
+    """
     _say(call(ctx, lambda hub: hub.pause_repo(repo)), json)
 
 
 @app.command()
 def resume(ctx: typer.Context, repo: Name, json: Json = False) -> None:
-    """Give out its tasks again."""
+    """Give out its tasks again.
+
+    Example: agentcom repo resume website
+    """
     _say(call(ctx, lambda hub: hub.resume_repo(repo)), json)
 
 

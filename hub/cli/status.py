@@ -67,7 +67,10 @@ def status(
 
 
 def whoami(ctx: typer.Context, json: Json = False) -> None:
-    """Who your token says you are, and what you may do."""
+    """Who your token says you are, and what you may do.
+
+    Example: agentcom whoami
+    """
     me = call(ctx, lambda hub: hub.whoami())
     if json:
         render.document(me)
@@ -84,7 +87,10 @@ def whoami(ctx: typer.Context, json: Json = False) -> None:
 
 
 def show_version(json: Json = False) -> None:
-    """The version of this program."""
+    """The version of this program.
+
+    Example: agentcom version --json
+    """
     if json:
         render.document({"version": __version__, "python": platform.python_version(), "platform": platform.platform()})
         return

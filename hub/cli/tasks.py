@@ -145,13 +145,19 @@ def assign(
 
 @app.command()
 def hold(ctx: typer.Context, task: TaskRef, reason: Why = "", json: Json = False) -> None:
-    """Keep a task from running."""
+    """Keep a task from running.
+
+    Example: agentcom task hold t-17 --reason "after the release"
+    """
     _answer(call(ctx, lambda hub: hub.hold(task, reason)), json)
 
 
 @app.command()
 def release(ctx: typer.Context, task: TaskRef, json: Json = False) -> None:
-    """Undo a hold."""
+    """Undo a hold.
+
+    Example: agentcom task release t-17
+    """
     _answer(call(ctx, lambda hub: hub.release(task)), json)
 
 
@@ -184,7 +190,10 @@ def cancel(ctx: typer.Context, task: TaskRef, reason: Why = "", json: Json = Fal
 
 @app.command()
 def requeue(ctx: typer.Context, task: TaskRef, json: Json = False) -> None:
-    """Start a finished task again."""
+    """Start a finished task again.
+
+    Example: agentcom task requeue t-17
+    """
     _answer(call(ctx, lambda hub: hub.requeue(task)), json)
 
 

@@ -82,7 +82,10 @@ def listing(
     everything: Annotated[bool, typer.Option("--all", help="Also those that have ended, for 90 days.")] = False,
     json: Json = False,
 ) -> None:
-    """Tokens, oldest first."""
+    """Tokens, oldest first.
+
+    Example: agentcom token list
+    """
     found = call(ctx, lambda hub: hub.tokens(), admin=True)
     shown = [token for token in found["tokens"] if everything or token["live"]]
     if json:
@@ -138,6 +141,8 @@ def recover(
     """Make a lost administrator's token anew.
 
     The hub must be stopped. It works for whoever owns the hub's data directory, on the hub's machine.
+
+    Example: agentcom token recover
     """
     from hub.app import recover_admin
     from hub.core.errors import HubError

@@ -6,14 +6,14 @@ Needs no key, no account and no network. Everything happens in one directory, wh
 from __future__ import annotations
 
 import asyncio
-import json
 import shutil
-import sys
 import tempfile
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from hub.cli import render
 
 LIMIT_S = 180.0
 PACE_S = 2.0
@@ -45,10 +45,10 @@ def demo(
     try:
         held = asyncio.run(_perform(root.resolve(), repo, agents, kill_hub=kill_hub, as_json=as_json))
     except asyncio.CancelledError:
-        print("stopped; everything that was started is gone", file=sys.stderr)  # noqa: T201  the CLI's own words
+        render.say("stopped; everything that was started is gone", stderr=True)
         raise typer.Exit(130) from None
     except StageError as fault:
-        print(f"error: {fault}", file=sys.stderr)  # noqa: T201  the CLI's own words
+        render.say(render.Cell("error: ", "bold red"), str(fault), stderr=True)
         held = False
     finally:
         if keep is None and held is not False:  # what failed is left to be looked at
@@ -76,5 +76,5 @@ async def _perform(root: Path, repo: Path | None, agents: int, *, kill_hub: bool
         outcome = judge(stage, play, script, kill_hub=kill_hub)
     show.report(outcome, root)
     if as_json:
-        print(json.dumps(outcome.document))  # noqa: T201  the promised last line
+        render.document(outcome.document, line=True)
     return bool(outcome.document["ok"])

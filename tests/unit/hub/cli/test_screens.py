@@ -1,6 +1,7 @@
 """What people see: hints they can copy, tables that fit, pages that align, words instead of codes."""
 
 import json
+import re
 
 import pytest
 from typer.main import get_command
@@ -39,9 +40,11 @@ def test_no_summary_is_cut(agentcom, monkeypatch):
             assert "..." not in listed, listed
 
 
-@pytest.mark.parametrize("path", [("task", "watch"), ("task", "submit")])
-def test_commands_of_scripts_name_their_exit_codes(agentcom, path):
-    assert "Exit codes: 0 ok" in agentcom(*path, "--help").stdout
+def test_every_command_has_an_example_and_names_its_exit_codes():
+    for path, command in TREE:
+        if not getattr(command, "commands", None):
+            assert re.search(rf"Examples?: agentcom {' '.join(path)}", " ".join((command.help or "").split())), path
+            assert (command.epilog or "").startswith("Exit codes: 0 "), path
 
 
 def test_words_are_completed():
