@@ -16,10 +16,12 @@ def explain(cluster: Cluster, task: Task, stamp: Stamp) -> str:
     """One sentence about a task in memory."""
     match task.state:
         case TaskState.WAITING:
-            return _waiting(cluster, task)
+            return "waiting: " + _waiting(cluster, task)
         case TaskState.SCHEDULED:
-            why = "retry after " + (task.cause or "") if task.tries else "not before"
-            return f"scheduled: {why}, due {_when(task.not_before)}"
+            due = _when(task.not_before)
+            return (
+                f"scheduled: tries again after {due}, because of {task.cause}" if task.tries else f"scheduled: not before {due}"
+            )
         case TaskState.QUEUED:
             return "queued: " + _queued(cluster, task, stamp)
         case TaskState.ASSIGNED:
@@ -38,10 +40,10 @@ def explain(cluster: Cluster, task: Task, stamp: Stamp) -> str:
 
 def _waiting(cluster: Cluster, task: Task) -> str:
     if task.held:
-        return f"held: release it with `agentcom task release {task_ref(task.n)}`"
+        return f"held; agentcom task release {task_ref(task.n)}"
     first = next((edge for edge in task.edges if not edge.satisfied), None)
     if first is None:
-        return "waiting"
+        return "nothing is open"
     needed = cluster.tasks.get(first.needs)
     more = f" (and {task.open_deps - 1} more)" if task.open_deps > 1 else ""
     return f"dependency {task_ref(first.needs)} is {needed.state if needed is not None else 'not done'}{more}"
@@ -69,7 +71,9 @@ def _queued(cluster: Cluster, task: Task, stamp: Stamp) -> str:
     if task.avoid is not None and stamp.mono < task.avoid_until:
         return f"{task.avoid} failed at it just now; another agent is waited for a moment"
     ahead = sum(cluster.ready.depth.values()) - 1
-    return f"all {len(able)} eligible agents are busy; {max(0, ahead)} other tasks are ready"
+    busy = f"{able[0].id}, the only eligible agent, is busy" if len(able) == 1 else f"all {len(able)} eligible agents are busy"
+    line = f"; {ahead} other {'task is' if ahead == 1 else 'tasks are'} ready, too" if ahead > 0 else ""
+    return busy + line
 
 
 def _nobody(cluster: Cluster, need: Requirement) -> str:

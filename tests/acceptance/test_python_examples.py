@@ -17,7 +17,7 @@ pytestmark = pytest.mark.timeout(90)
 GUIDE = Path(__file__).resolve().parents[2] / "ops" / "docs" / "python.md"
 SAYS = {
     "Submit a task and wait for it": r"^t-\d+ done done",
-    "Submit what belongs together": r"t-\d+ dependency t-\d+ is ",
+    "Submit what belongs together": r"t-\d+ waiting: dependency t-\d+ is ",
     "Hear of everything that happens": r"t-\d+ working -> done",
     "When the hub says no": r"(?s)^422 invalid\n.*  title .*  lane .*no answer from http://127\.0\.0\.1:9",
     "Issue tokens and let machines join": r"^\['submitter'\]\njoin before 20",

@@ -21,7 +21,8 @@ _ENDINGS = frozenset({"task.stopping", "task.cancelled", "task.completed", "task
 _BY_HAND = ("cancel", "complete")
 _PASSED = (CheckStatus.PASS, CheckStatus.SKIP)
 _STATUS = {CheckStatus.FAIL.value: "failed", CheckStatus.TIMEOUT.value: "took too long"}
-_RECORDED = frozenset({TaskState.BLOCKED, TaskState.IN_REVIEW, *TERMINAL})
+_HELD = "held"
+_RECORDED = frozenset({TaskState.WAITING, TaskState.BLOCKED, TaskState.IN_REVIEW, *TERMINAL})
 _CHANGES = {
     ChangeState.OPEN: "is being assessed",
     ChangeState.CHECKING: "waits for its checks",
@@ -38,6 +39,8 @@ def explain(account: Account, live: str | None) -> str:
     spoken = state.replace("_", " ")
     if state not in _RECORDED or (live is not None and not live.startswith(spoken)):
         return live or spoken + _with(account.task.cause)
+    if state is TaskState.WAITING:
+        return _waiting(account, live or spoken + _with(account.task.cause))
     if state is TaskState.BLOCKED:
         return _blocked(account, live or spoken)
     if state is TaskState.IN_REVIEW:
@@ -69,6 +72,15 @@ def ending(account: Account) -> str | None:
 
 def _with(words: object) -> str:
     return f": {words}" if words else ""
+
+
+def _waiting(account: Account, line: str) -> str:
+    """Of a held task also why, in the words of whoever held it."""
+    held = next((event for _, event in account.history if event.kind == "task.held"), None)
+    if not account.task.held or held is None:
+        return line
+    why = (orjson.loads(held.data).get("reason") if held.data is not None else None) or held.cause
+    return line.replace(_HELD, f"{_HELD} ({_short(why)})", 1) if why and why != _HELD else line
 
 
 def _blocked(account: Account, line: str) -> str:

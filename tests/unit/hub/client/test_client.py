@@ -4,6 +4,8 @@ import hashlib
 import inspect
 import re
 import typing
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 
 import httpx2
 import pytest
@@ -15,6 +17,7 @@ from hub.core.errors import Refused
 from hub.edge.http import (
     agents,
     changes,
+    doctor,
     enrolments,
     event_documents,
     probes,
@@ -66,6 +69,8 @@ PAIRS = [
     (documents.Repo, repos.RepoOut),
     (documents.Repos, repos.RepoList),
     (documents.Status, status.StatusOut),
+    (documents.Examination, doctor.DoctorOut),
+    (documents.Finding, doctor.FindingOut),
     (documents.ProbeStarted, probes.ProbeStartedOut),
     (documents.Probe, probes.ProbeOut),
     (token_documents.Token, tokens.TokenOut),
@@ -138,6 +143,8 @@ async def test_every_guarded_route_is_reached_by_a_method(house):
             hub.create_enrolment(),
             hub.enrol(install_id="1" * 32, secret_sha256="0" * 64, agents=["bob"], hostname="m1"),
             hub.leave(),
+            hub.examine(),
+            hub.mend(),
             hub.changes(),
             hub.change("c-1"),
             hub.diff("c-1"),
@@ -259,3 +266,27 @@ async def test_the_token_travels_in_the_header_alone():
         await hub.tasks(text="x")
     assert seen[0].headers["authorization"] == "Bearer ac_secret"
     assert "ac_secret" not in str(seen[0].url)
+
+
+async def test_a_hub_that_is_not_ready_says_what_is_missing_and_others_only_that(house):
+    async with connect(house) as hub:
+        house.ready["store"] = False
+        assert await hub.readiness() == {"store": False}
+
+    async def proxy(_request):
+        return httpx2.Response(502, text="<h1>Bad gateway</h1>")
+
+    async with HubClient("http://hub", transport=httpx2.MockTransport(proxy)) as hub:
+        assert await hub.readiness() == {"answers": False}
+        assert await hub.clock() is None
+
+
+async def test_the_hubs_clock_is_known_to_a_second_or_two():
+    async def ahead(_request):
+        moment = datetime.now(UTC) + timedelta(seconds=90)
+        return httpx2.Response(200, headers={"Date": format_datetime(moment, usegmt=True)})
+
+    async with HubClient("http://hub", transport=httpx2.MockTransport(ahead)) as hub:
+        apart = await hub.clock()
+        assert apart is not None
+        assert 87 < apart < 91

@@ -41,7 +41,12 @@ def test_everybody_is_busy() -> None:
     hub = Hub()
     hub.working()
     n, _ = hub.submit(new("a"), new("b"))
-    at(hub, n, "all 1 eligible agents are busy", "1 other tasks are ready")
+    at(hub, n, "w1, the only eligible agent, is busy; 1 other task is ready, too")
+    hub.hello("w2")
+    hub.accept(n)
+    m, last = hub.submit(new("c"), new("d"))
+    at(hub, last, "all 2 eligible agents are busy; 2 other tasks are ready, too")
+    assert m != last
 
 
 @pytest.mark.parametrize(
@@ -76,15 +81,15 @@ def test_waiting_for_dependencies() -> None:
     hub = Hub()
     a, b = hub.submit(new("a"), new("b"))
     [n] = hub.submit(depends_on=(needs(a), needs(b)))
-    at(hub, n, f"dependency t-{a} is queued", "and 1 more")
+    at(hub, n, f"waiting: dependency t-{a} is queued", "and 1 more")
 
 
 def test_scheduled_and_retrying() -> None:
     hub = Hub()
-    at(hub, *hub.submit(not_before=hub.clock.wall + 60 * SECOND), "not before", "2027-01-15 08:01:00Z")
+    at(hub, *hub.submit(not_before=hub.clock.wall + 60 * SECOND), "scheduled: not before 2027-01-15 08:01:00Z")
     n = hub.working()
     hub.result(n, Outcome.FAILED, error_code="boom")
-    at(hub, n, "retry after boom")
+    at(hub, n, "scheduled: tries again after 2027-", "because of boom")
 
 
 def test_running_blocked_in_review_and_over() -> None:

@@ -282,7 +282,7 @@ def test_a_retry_runs_again_until_the_tries_are_used_up() -> None:
     hub = Hub()
     n = hub.working(max_tries=2)
     hub.result(n, Outcome.FAILED, error_code="boom")
-    assert "retry after boom" in (hub.explain(n) or "")
+    assert "because of boom" in (hub.explain(n) or "")
     hub.later(6)
     hub.beat()
     hub.accept(n)

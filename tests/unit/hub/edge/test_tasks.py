@@ -435,6 +435,28 @@ async def test_explaining_falls_back_to_the_row_of_a_finished_task(house):
             assert (answer.status_code, answer.json()["code"]) == (404, "unknown_task")
 
 
+@pytest.mark.parametrize(
+    ("held", "said"),
+    [
+        (
+            {"cause": "held", "data": '{"reason": "after the release"}'},
+            "waiting: held (after the release); agentcom task release t-1",
+        ),
+        ({"cause": "after lunch"}, "waiting: held (after lunch); agentcom task release t-1"),
+        ({"cause": "held"}, "waiting: held; agentcom task release t-1"),
+    ],
+)
+async def test_a_held_task_is_explained_in_the_words_of_whoever_held_it(house, held, said):
+    house.rows.task(1, state="waiting", held=1, cause="held")
+    house.rows.event(1, task=1, kind="task.held", **held)
+    house.scheduler.explanations[1] = "waiting: held; agentcom task release t-1"
+    async with house.client(Scope.OBSERVER) as client:
+        assert (await client.get(f"{TASKS}/t-1/explain")).json()["explanation"] == said
+        house.rows.connection.execute("UPDATE task SET held = 0")
+        house.scheduler.explanations[1] = "waiting: dependency t-7 is held up"
+        assert (await client.get(f"{TASKS}/t-1/explain")).json()["explanation"] == "waiting: dependency t-7 is held up"
+
+
 def test_an_event_row_is_what_the_history_reads():
     assert EventRow._fields[:3] == ("at", "kind", "actor")
 
