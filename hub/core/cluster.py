@@ -138,7 +138,7 @@ class Step:
         """The task in memory; refused 404 if there is none (the conductor loads terminal ones as facts where a command allows them)."""
         found = self.cluster.tasks.get(n)
         if found is None:
-            raise Refused(404, "unknown_task", f"there is no live task {task_ref(n)}")
+            raise Refused(404, "unknown_task", f"there is no live task {task_ref(n)}", hint="agentcom task list --live")
         return found
 
     def touch(self, task: Task) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from graphlib import CycleError, TopologicalSorter
 
 from hub.core.commands import NewTask
@@ -37,9 +37,21 @@ def check_refs(tasks: Sequence[NewTask]) -> tuple[dict[str, int], list[Fault]]:
                         f"no item of this batch has ref {dep.needs!r} (refs: {known})",
                     )
                 )
-    try:
-        TopologicalSorter(graph).prepare()
-    except CycleError as cycle:
-        path = " → ".join(tasks[i].ref or f"item {i}" for i in cycle.args[1])
-        faults.append(Fault("tasks", "cycle", f"the dependencies form a cycle: {path}"))
+    for cycle in _cycles(graph):
+        path = " → ".join(tasks[i].ref or f"item {i}" for i in cycle)
+        faults.append(Fault(f"tasks.{cycle[0]}.depends_on", "cycle", f"the dependencies form a cycle: {path}"))
     return refs, faults
+
+
+def _cycles(graph: dict[int, list[int]]) -> Iterator[list[int]]:
+    """Cycles until none is left, no two with a common item: one of each knot, and every knot."""
+    left = dict(graph)
+    while True:
+        try:
+            TopologicalSorter(left).prepare()
+        except CycleError as found:
+            cycle: list[int] = found.args[1]
+            yield cycle
+            left = {i: needs for i, needs in left.items() if i not in cycle}
+        else:
+            return

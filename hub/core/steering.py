@@ -130,7 +130,7 @@ def requeue(step: Step, command: Requeue) -> TaskAnswer:
     task = step.cluster.tasks.get(command.n)
     if task is None:
         if command.facts.task is None:
-            raise Refused(404, "unknown_task", f"there is no task {task_ref(command.n)}")
+            raise Refused(404, "unknown_task", f"there is no task {task_ref(command.n)}", hint="agentcom task list")
         task = _recall(step, command)
     if not task.terminal:
         raise _not_now(task, "requeued: it is not finished", "agentcom task explain")
@@ -160,7 +160,9 @@ def answer(step: Step, command: Answer) -> TaskAnswer:
     task = step.task(command.n)
     question = task.question
     if question is None or task.state is not TaskState.BLOCKED:
-        raise Refused(409, "no_question", f"{task_ref(task.n)} has no open question", hint="agentcom task show")
+        raise Refused(
+            409, "no_question", f"{task_ref(task.n)} has no open question", hint=f"agentcom task show {task_ref(task.n)}"
+        )
     if command.qid is not None and command.qid != question.qid:
         raise Refused(409, "other_question", f"the open question of {task_ref(task.n)} is {question.qid!r}")
     given = question._replace(answered_at=step.stamp.wall, answered_by=command.actor, answer=command.text)
@@ -182,7 +184,7 @@ def _least_busy(step: Step, need: Requirement) -> Agent:
         agent for agent in step.cluster.agents.values() if class_of(agent).serves(need) and agent.connected and not agent.paused
     ]
     if not eligible:
-        raise Refused(409, "no_eligible_agent", "no connected agent can do this task", hint="agentcom task explain")
+        raise Refused(409, "no_eligible_agent", "no connected agent can do this task", hint="agentcom agent list")
     return min(eligible, key=lambda agent: (agent.task is not None, step.cluster.ready.pinned_to(agent.id), agent.id))
 
 

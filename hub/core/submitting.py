@@ -6,6 +6,9 @@ nothing and reports every fault.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 import orjson
 
 from hub.core.cluster import Step
@@ -19,26 +22,21 @@ from hub.core.ready import MAX_REQUIREMENTS
 from hub.core.rows import DepRow, RequirementRow, TaskNew
 from hub.core.task import Edge, Task
 from hub.core.timers import Timer
-from hub.ids import NO_CHANGE_NEEDED, Access, TaskId, TaskState, TaskType, task_ref
+from hub.ids import NO_CHANGE_NEEDED, SECOND, Access, TaskId, TaskState, TaskType, task_ref
 
 MAX_BATCH = 1000
 """Tasks in one submit."""
+FAR_US = 10 * 366 * 86_400 * SECOND
+"""No moment further ahead than about ten years: it would be a mistake of units."""
 
 
 def submit(step: Step, command: Submit) -> Submitted:
-    """Apply a batch; raises Refused with every fault, or 409 for one idempotency key with two bodies or a taken unique key."""
+    """Apply a batch; raises Refused with every fault, or 409 if all there is are keys that were used or are taken."""
     if not 1 <= len(command.tasks) <= MAX_BATCH:
         raise Refused(422, "invalid_batch", f"a batch holds 1 to {MAX_BATCH} tasks")
-    refs, faults = check_refs(command.tasks)
-    repeats = [_repeat_of(step, command, new) for new in command.tasks]
-    for i, (new, repeat) in enumerate(zip(command.tasks, repeats, strict=True)):
-        if repeat is None:  # what was accepted once stays accepted, whatever has changed since
-            faults.extend(_faults(step, command, i, new))
-    if faults:
-        raise Refused(422, "invalid_task", "the batch was refused; nothing was submitted", faults=tuple(faults))
+    refs, repeats = _judge(step, command)
     fresh = [new for new, repeat in zip(command.tasks, repeats, strict=True) if repeat is None]
     _check_room(step, fresh)
-    _check_keys(step, fresh)
     numbers = _number(step, repeats)
     answers: list[SubmittedTask] = []
     created: list[Task] = []
@@ -59,6 +57,26 @@ def submit(step: Step, command: Submit) -> Submitted:
     return Submitted(tasks=tuple(answers))
 
 
+def _judge(step: Step, command: Submit) -> tuple[dict[str, int], list[int | None]]:
+    """The batch's refs and, for each task, the one it repeats; refused with everything that is wrong with it."""
+    refs, faults = check_refs(command.tasks)
+    repeats = [_repeat_of(step, command, new) for new in command.tasks]
+    for i, (new, repeat) in enumerate(zip(command.tasks, repeats, strict=True)):
+        if repeat is None:  # what was accepted once stays accepted, whatever has changed since
+            faults.extend(_faults(step, command, i, new))
+    taken = list(_taken(step, command, repeats))
+    if faults:
+        raise Refused(
+            422, "invalid_task", "the batch was refused; nothing was submitted", faults=(*faults, *(key.fault for key in taken))
+        )
+    if taken:
+        first = taken[0]
+        rest = f" (and {len(taken) - 1} more)" if len(taken) > 1 else ""
+        hint = f"agentcom task show {task_ref(first.by)}" if first.by is not None else ""
+        raise Refused(409, first.fault.type, first.fault.msg + rest, faults=tuple(key.fault for key in taken), hint=hint)
+    return refs, repeats
+
+
 def _faults(step: Step, command: Submit, i: int, new: NewTask) -> list[Fault]:
     cluster, at = step.cluster, f"tasks.{i}"
     faults: list[Fault] = []
@@ -70,6 +88,9 @@ def _faults(step: Step, command: Submit, i: int, new: NewTask) -> list[Fault]:
         faults.append(Fault(f"{at}.repo", "unknown_repo", f"there is no repository {new.repo!r} (known: {known})"))
     if new.deadline is not None and new.deadline <= step.stamp.wall:
         faults.append(Fault(f"{at}.deadline", "past", "the deadline is in the past"))
+    for name, when in (("not_before", new.not_before), ("deadline", new.deadline)):
+        if when is not None and when > step.stamp.wall + FAR_US:
+            faults.append(Fault(f"{at}.{name}", "far", "the time is more than ten years ahead"))
     if new.needs_change and (new.repo is None or new.access is Access.READ_ONLY):
         faults.append(Fault(f"{at}.needs_change", "impossible", "a change needs a repository and write access"))
     for k, dep in enumerate(new.depends_on):
@@ -81,25 +102,20 @@ def _faults(step: Step, command: Submit, i: int, new: NewTask) -> list[Fault]:
 
 
 def _repeat_of(step: Step, command: Submit, new: NewTask) -> int | None:
-    """The task an idempotent repeat stands for; memory overrides the committed facts."""
-    if new.idempotency_key is None:
+    """The task an idempotent repeat stands for."""
+    known = _known(step, command, new.idempotency_key)
+    return known[0] if known is not None and known[1] == new.body_hash else None
+
+
+def _known(step: Step, command: Submit, key: str | None) -> tuple[int, str] | None:
+    """The task an idempotency key was used for, and the print of its body; memory overrides the committed facts."""
+    if key is None:
         return None
-    n = step.cluster.idempotent.get((command.actor, new.idempotency_key))
-    if n is not None:
-        idem = step.cluster.tasks[n].idem
-        known = (n, idem[2] if idem else "")
-    elif new.idempotency_key in command.facts.idempotent:
-        known = command.facts.idempotent[new.idempotency_key]
-    else:
-        return None
-    if known[1] != new.body_hash:
-        raise Refused(
-            409,
-            "idempotency_conflict",
-            f"idempotency key {new.idempotency_key!r} was used for {task_ref(known[0])} with another body",
-            hint=f"agentcom task show {task_ref(known[0])}",
-        )
-    return known[0]
+    n = step.cluster.idempotent.get((command.actor, key))
+    if n is None:
+        return command.facts.idempotent.get(key)
+    idem = step.cluster.tasks[n].idem
+    return n, idem[2] if idem else ""
 
 
 def _check_room(step: Step, fresh: list[NewTask]) -> None:
@@ -120,22 +136,33 @@ def _check_room(step: Step, fresh: list[NewTask]) -> None:
         )
 
 
-def _check_keys(step: Step, fresh: list[NewTask]) -> None:
-    cluster = step.cluster
-    seen: set[str] = set()
-    keys: set[str] = set()
-    for new in fresh:
-        if new.idempotency_key is not None:
-            if new.idempotency_key in keys:
-                raise Refused(409, "idempotency_conflict", f"idempotency key {new.idempotency_key!r} is twice in this batch")
-            keys.add(new.idempotency_key)
-        if new.unique_key is None:
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """A key that a new task cannot have, and the task that has it (None: another item of the batch)."""
+
+    fault: Fault
+    by: int | None
+
+
+def _taken(step: Step, command: Submit, repeats: list[int | None]) -> Iterator[_Taken]:
+    """Every key of the new tasks that was used for another body, is held by a live task, or is there twice."""
+    seen: set[tuple[str, str]] = set()
+    for i, (new, repeat) in enumerate(zip(command.tasks, repeats, strict=True)):
+        if repeat is not None:
             continue
-        taken = cluster.unique.get(new.unique_key)
-        if taken is not None or new.unique_key in seen:
-            by = task_ref(taken) if taken is not None else "another item of this batch"
-            raise Refused(409, "unique_key_taken", f"unique key {new.unique_key!r} is held by {by}")
-        seen.add(new.unique_key)
+        if (key := new.idempotency_key) is not None:
+            known = _known(step, command, key)
+            words = f"was used for {task_ref(known[0])} with another body" if known else "is twice in this batch"
+            if known is not None or ("idempotency", key) in seen:
+                fault = Fault(f"tasks.{i}.idempotency_key", "idempotency_conflict", f"idempotency key {key!r} {words}")
+                yield _Taken(fault, known[0] if known else None)
+            seen.add(("idempotency", key))
+        if (key := new.unique_key) is not None:
+            by = step.cluster.unique.get(key)
+            words = f"is held by {task_ref(by) if by is not None else 'another item of this batch'}"
+            if by is not None or ("unique", key) in seen:
+                yield _Taken(Fault(f"tasks.{i}.unique_key", "unique_key_taken", f"unique key {key!r} {words}"), by)
+            seen.add(("unique", key))
 
 
 def _number(step: Step, repeats: list[int | None]) -> list[TaskId]:

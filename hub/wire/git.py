@@ -155,8 +155,9 @@ def check_branch_name(name: str) -> str:
 
     Stricter than ``git check-ref-format --branch`` in the same way as :func:`check_ref_name`.
     """
-    if name in {"HEAD", "@"} or name.startswith(("-", "refs/")):
-        raise UnsafeNameError("invalid_branch", f"{name[:80]!r} cannot be the name of a branch")
+    if name.startswith(("refs/", "-")) or name in {"HEAD", "@"}:
+        cure = "write it without refs/heads/" if name.startswith("refs/") else "write the branch's own name, like main"
+        raise UnsafeNameError("invalid_branch", f"{name[:80]!r} cannot be the name of a branch; {cure}")
     _check_name(name, "invalid_branch")
     return name
 

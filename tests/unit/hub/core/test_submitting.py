@@ -10,6 +10,7 @@ from hub.core import commands as c
 from hub.core import ready
 from hub.core.errors import Refused
 from hub.core.lease import Terms
+from hub.core.submitting import FAR_US
 from hub.ids import SECOND, Access, TaskState, TaskType
 from tests.support.clock import WALL
 from tests.support.cluster import Hub, needs, new
@@ -48,9 +49,39 @@ def test_all_faults_are_reported_and_nothing_is_submitted() -> None:
     assert hub.cluster.live == 0
 
 
-def test_a_cycle_is_named() -> None:
-    fault = refused(Hub(), new(ref="a", depends_on=(needs("b"),)), new(ref="b", depends_on=(needs("a"),)))
-    assert "a → b → a" in fault.faults[0].msg or "b → a → b" in fault.faults[0].msg
+def test_every_cycle_is_named_where_it_begins() -> None:
+    knots = (
+        new(ref="a", depends_on=(needs("b"),)),
+        new(ref="b", depends_on=(needs("a"),)),
+        new(ref="c", depends_on=(needs("c"), needs("a"))),
+        new(depends_on=(needs("a"),)),
+    )
+    faults = {fault.loc: fault.msg.removeprefix("the dependencies form a cycle: ") for fault in refused(Hub(), *knots).faults}
+    assert faults.pop("tasks.2.depends_on") == "c → c"
+    assert faults in ({"tasks.0.depends_on": "a → b → a"}, {"tasks.1.depends_on": "b → a → b"})
+
+
+def test_every_taken_key_is_named_beside_the_other_faults() -> None:
+    hub = Hub()
+    [n] = hub.submit(idempotency_key="k", unique_key="u")
+    keys = (new("other", idempotency_key="k"), new(unique_key="u"), new(unique_key="v"), new(unique_key="v"))
+    alone = refused(hub, *keys)
+    assert (alone.status, alone.code) == (409, "idempotency_conflict")
+    assert alone.message == f"idempotency key 'k' was used for t-{n} with another body (and 2 more)"
+    assert alone.hint == f"agentcom task show t-{n}"
+    wanted = ["tasks.0.idempotency_key", "tasks.1.unique_key", "tasks.3.unique_key"]
+    assert [fault.loc for fault in alone.faults] == wanted
+    among = refused(hub, *keys, new(project="nope"))
+    assert (among.status, [fault.loc for fault in among.faults]) == (422, ["tasks.4.project", *wanted])
+    assert hub.cluster.live == 1
+
+
+@pytest.mark.parametrize("field", ["not_before", "deadline"])
+def test_a_moment_more_than_ten_years_ahead_is_a_mistake_of_units(field: str) -> None:
+    hub = Hub()
+    assert hub.submit(**{field: hub.clock.stamp().wall + FAR_US})
+    [fault] = refused(hub, new(**{field: hub.clock.stamp().wall + FAR_US + 1})).faults
+    assert (fault.loc, fault.type) == (f"tasks.0.{field}", "far")
 
 
 @pytest.mark.parametrize("size", [0, 1001])
