@@ -19,6 +19,9 @@ from hub.wire.spec import Spec
 FRAME_BYTES = 262_144
 """Largest frame either side builds (protocol §2)."""
 
+FAULTS = 32
+"""Faults that one error frame lists."""
+
 _sidecar: TypeAdapter[FromSidecar] = TypeAdapter(Annotated[FromSidecar, Field(discriminator="t")])
 _hub: TypeAdapter[FromHub] = TypeAdapter(Annotated[FromHub, Field(discriminator="t")])
 _spec: TypeAdapter[Spec] = TypeAdapter(Spec)
@@ -111,16 +114,24 @@ def _oversize() -> Any:
 def _field_errors(fault: ValidationError) -> tuple[FieldError, ...]:
     return tuple(
         FieldError(loc=".".join(str(part) for part in error["loc"])[:256], type=error["type"][:64], msg=error["msg"][:1024])
-        for error in fault.errors(include_url=False, include_input=False, include_context=False)[:32]
+        for error in fault.errors(include_url=False, include_input=False, include_context=False)[:FAULTS]
     )
+
+
+def _invalid(fault: ValidationError, kind: object) -> str:
+    """What is wrong as a whole; says so when not every fault can be listed."""
+    if not kind:
+        return "a frame needs a type in 't'"
+    more = f": {fault.error_count()} faults, the first {FAULTS} are listed" if fault.error_count() > FAULTS else ""
+    return f"invalid {str(kind)[:64]!r} frame{more}"
 
 
 def _explain(fault: ValidationError, data: bytes | str) -> FrameError:
     """Turn pydantic's report into the protocol's words, salvaging the ids that a useful answer needs."""
     try:
         body = orjson.loads(data)
-    except orjson.JSONDecodeError:
-        return FrameError("not a JSON object")
+    except orjson.JSONDecodeError as unreadable:
+        return FrameError(f"not a JSON object: {unreadable}"[:1024])
     if not isinstance(body, dict):
         return FrameError("not a JSON object")
     re = body.get("id")
@@ -132,5 +143,5 @@ def _explain(fault: ValidationError, data: bytes | str) -> FrameError:
     task, epoch = body.get("task"), body.get("lease_epoch")
     if kind == "result" and type(task) is int and type(epoch) is int and 1 <= task <= 2**53 and 0 <= epoch <= 2**53:
         raw = data if isinstance(data, bytes) else data.encode()
-        return MalformedResult("invalid result", re=re, errors=errors, task=task, lease_epoch=epoch, raw=raw)
-    return FrameError(f"invalid {str(kind)[:64]!r} frame" if kind else "a frame needs a type in 't'", re=re, errors=errors)
+        return MalformedResult(_invalid(fault, kind), re=re, errors=errors, task=task, lease_epoch=epoch, raw=raw)
+    return FrameError(_invalid(fault, kind), re=re, errors=errors if kind else ())

@@ -44,6 +44,10 @@ Epoch = Annotated[LeaseEpoch, Field(ge=0, le=2**53)]
 Session = Annotated[SessionEpoch, Field(ge=0, le=2**53)]
 Task = Annotated[TaskId, Field(ge=1, le=2**53)]
 AgentName = Annotated[str, Field(pattern=r"^[a-z0-9._-]{1,64}$")]
+Registered = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+"""The name of a project or a capability, as tasks may name it (:data:`hub.ids.NAME`)."""
+Mark = Annotated[str, Field(pattern=r"^[!-~]{1,64}$")]
+"""A name that machines give: printable ASCII without spaces."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,9 +64,9 @@ class Envelope:
 class RuntimeInfo:
     """A runtime installed beside a sidecar and what it can do (``caps``)."""
 
-    name: Name
+    name: Mark
     version: Line = ""
-    caps: Annotated[tuple[Name, ...], Field(max_length=32)] = ()
+    caps: Annotated[tuple[Mark, ...], Field(max_length=32)] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,12 +107,12 @@ class Hello(Envelope):
     t: Literal["hello"] = "hello"
     versions: Annotated[tuple[Name, ...], Field(min_length=1, max_length=8)]
     agent_id: AgentName
-    install_id: Name
-    boot_id: Name
+    install_id: Mark
+    boot_id: Mark
     build: Line = ""
     name: Line = ""
-    capabilities: Annotated[tuple[Name, ...], Field(max_length=64)] = ()
-    projects: Annotated[tuple[Name, ...], Field(max_length=64)] = ()
+    capabilities: Annotated[tuple[Registered, ...], Field(max_length=64)] = ()
+    projects: Annotated[tuple[Registered, ...], Field(max_length=64)] = ()
     runtimes: Annotated[tuple[RuntimeInfo, ...], Field(max_length=16)] = ()
     host: HostFacts = HostFacts()
     held: Annotated[tuple[Held, ...], Field(max_length=16)] = ()

@@ -48,7 +48,7 @@ class Budget:
 
     wall_s: Annotated[int, Field(ge=1, le=86_400)] = 3600
     tokens: Count | None = None
-    cost: Annotated[float, Field(ge=0)] | None = None
+    cost: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     turns: Annotated[int, Field(ge=1, le=10_000)] | None = None
 
 
@@ -156,7 +156,7 @@ class Usage:
     input: Count = 0
     cached: Count = 0
     output: Count = 0
-    cost: Annotated[float, Field(ge=0)] = 0.0
+    cost: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     model: Annotated[str, Field(max_length=128)] | None = None
 
 

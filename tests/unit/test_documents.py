@@ -44,6 +44,8 @@ NAMED = {
     "Epoch": frames.Epoch,
     "AgentName": frames.AgentName,
     "Name": spec.Name,
+    "Registered": frames.Registered,
+    "Mark": frames.Mark,
     "Line": spec.Line,
     "Note": spec.Note,
     "Text4K": spec.Text4K,

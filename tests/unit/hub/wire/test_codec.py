@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -26,7 +28,8 @@ from hub.wire.codec import (
 )
 from hub.wire.spec import Spec
 
-PROFILE = settings(max_examples=300, derandomize=True, deadline=None, database=None)
+LONG = os.environ.get("HYPOTHESIS") == "long"
+PROFILE = settings(max_examples=30_000 if LONG else 300, derandomize=not LONG, deadline=None, database=None)
 RESULT = frames.Result(task=TaskId(1), lease_epoch=LeaseEpoch(2), outcome=Outcome.SUCCEEDED, sha256="ab" * 32)
 
 json_values = st.recursive(
@@ -68,11 +71,27 @@ frame_like = st.dictionaries(st.sampled_from(names), json_values, max_size=8).fl
 )
 
 
+golden = st.sampled_from(sorted((Path(__file__).parents[3] / "compat" / "frames" / "v1").glob("*.json"))).map(Path.read_bytes)
+
+
+def spoilt(data: bytes, at: float, cut: int, put: bytes) -> bytes:
+    """A frame with some bytes replaced by others, somewhere."""
+    start = int(at * len(data))
+    return data[:start] + put + data[start + cut :]
+
+
+odd = st.binary(max_size=8) | st.sampled_from(
+    [b"null", b"-1", b"1e999", b"NaN", b"{", b"]", b'"', b"\\ud800", b"\xff", b"9" * 400]
+)
+near_frames = st.builds(spoilt, golden, st.floats(0, 1), st.integers(0, 30), odd)
+
+
 @PROFILE
 @given(
     st.binary(max_size=200)
     | frame_like.map(lambda body: json.dumps(body).encode())
     | json_values.map(lambda value: repr(value).encode())
+    | near_frames
 )
 def test_any_bytes_give_a_frame_or_a_frame_error(data: bytes) -> None:
     for decode in (decode_from_sidecar, decode_from_hub):
@@ -82,6 +101,33 @@ def test_any_bytes_give_a_frame_or_a_frame_error(data: bytes) -> None:
             encode(frames.Error(re=fault.re, code=fault.code, message=str(fault)[:1024], errors=fault.errors))
         else:
             assert decode(encode(frame)) == frame
+
+
+LARGEST = 262_144
+WORST = {
+    "brackets": b"[" * LARGEST,
+    "objects": b'{"t":' * (LARGEST // 5),
+    "digits": b'{"t": "beat", "sent_mono": ' + b"9" * (LARGEST - 40) + b"}",
+    "an escape after the other": b'{"t": "' + b"\\u0041" * (LARGEST // 6 - 8) + b'"}',
+    "half characters": b'{"t": "' + b"\\ud800" * (LARGEST // 6 - 8) + b'"}',
+    "members": b"{" + b",".join(b'"%x": 1' % n for n in range(LARGEST // 14)) + b"}",
+    "one member again and again": b"{" + b",".join([b'"t": "ok"'] * (LARGEST // 12)) + b"}",
+    "faults": orjson.dumps({"t": "hello", "outbox": [{}] * 256, "held": [{}] * 16, "runtimes": [{"caps": [{}] * 32}] * 16}),
+    "an unknown type": orjson.dumps({"t": "x" * (LARGEST - 20)}),
+    "a type of a thousand members": orjson.dumps({"t": {str(n): n for n in range(15_000)}}),
+    "commits": orjson.dumps({"t": "result", "task": 1, "lease_epoch": 1, "commits": [{"files": [""] * 256}] * 256}),
+}
+
+
+@pytest.mark.timeout(20)  # far from what any of them takes, and far below what a quadratic reader would
+@pytest.mark.parametrize("data", WORST.values(), ids=WORST)
+def test_the_largest_frames_are_refused_at_once(data: bytes) -> None:
+    assert len(data) <= FRAME_BYTES
+    for decode in (decode_from_sidecar, decode_from_hub):
+        try:
+            decode(data)
+        except FrameError as fault:
+            assert len(encode(frames.Error(code=fault.code, message=str(fault)[:1024], errors=fault.errors))) < 65_536
 
 
 @pytest.mark.parametrize("data", [b"", b"null", b"[]", b"7", b'"t"', b"{", b"\xff\xfe", b'{"t": "ok"', b"[" * 100_000])
