@@ -5,19 +5,20 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from hub.core.agent import FOREVER
 from hub.core.commands import PauseAgent, ResumeAgent
 from hub.core.errors import Refused
 from hub.edge.http.access import READS, Hub, Operator
 from hub.edge.http.doors import Doors, Presence
-from hub.edge.http.fields import AgentName, Moment, Out, TaskId_, rfc3339
+from hub.edge.http.fields import AgentName, Filters, Moment, Out, TaskId_, rfc3339, words
+from hub.edge.http.reading import JsonRoute
 from hub.ids import AgentId, AgentState, LeaseEpoch, TaskState, task_ref
 from hub.store import agents
 from hub.store.agents import AgentRecord
 
-router = APIRouter(prefix="/agents", tags=["agents"])
+router = APIRouter(prefix="/agents", tags=["agents"], route_class=JsonRoute)
 
 
 class AgentOut(Out):
@@ -80,20 +81,23 @@ class AgentDetail(AgentOut):
     attempts: list[AgentAttemptOut]
 
 
+class AgentFilters(Filters):
+    """Which agents, and which page of them."""
+
+    state: Annotated[AgentState, BeforeValidator(words(AgentState))] | None = None
+    cursor: AgentName | None = None
+    limit: int = Field(default=100, ge=1, le=500)
+
+
 @router.get("", dependencies=[READS])
-async def listing(
-    hub: Hub,
-    state: AgentState | None = None,
-    cursor: Annotated[str, Query(max_length=64)] = "",
-    limit: Annotated[int, Query(ge=1, le=500)] = 100,
-) -> AgentPage:
+async def listing(hub: Hub, asked: Annotated[AgentFilters, Query()]) -> AgentPage:
     """Agents by id. With ``state``, a page can be short; the list ends when ``next`` is null."""
-    records = await agents.page(hub.reader, after=cursor, limit=limit)
+    records = await agents.page(hub.reader, after=asked.cursor or "", limit=asked.limit)
     live = _live(hub)
     shown = [AgentOut(**_merged(record, live.get(record.id))) for record in records]
     return AgentPage(
-        agents=[agent for agent in shown if state in (None, agent.state)],
-        next=records[-1].id if len(records) == limit else None,
+        agents=[agent for agent in shown if asked.state in (None, agent.state)],
+        next=records[-1].id if len(records) == asked.limit else None,
     )
 
 

@@ -31,6 +31,7 @@ from hub.edge.http import (
 from hub.edge.http.access import Needs
 from hub.edge.http.doors import Doors
 from hub.edge.http.middleware import PUBLIC, Authenticate, BodyLimit, Envelope
+from hub.edge.http.reading import JsonRoute
 from hub.edge.http.registry import Registrar
 
 API = "/api/v1"
@@ -82,6 +83,8 @@ def _refuse_unguarded(prefix: str, router: APIRouter) -> None:
         guarded = isinstance(route, APIRoute) and any(isinstance(call, Needs) for call in _calls(route.dependant))
         if not guarded and path not in PUBLIC:
             raise RuntimeError(f"route {path} demands no scope and is not public")
+        if guarded and not isinstance(route, JsonRoute):
+            raise RuntimeError(f"route {path} does not read its body strictly: give its router route_class=JsonRoute")
 
 
 def _calls(dependant: Dependant) -> Iterator[object]:

@@ -12,11 +12,12 @@ from hub.core.errors import Refused
 from hub.edge.auth import Identity
 from hub.edge.http.access import READS, Hub, Review
 from hub.edge.http.doors import Doors
-from hub.edge.http.fields import Body, ChangeId_, ChangeRef, Moment, Name, Note, Out, Sha, TaskId_, words
+from hub.edge.http.fields import Body, ChangeId_, ChangeRef, Filters, Moment, Name, Note, Out, Sha, SomeNote, TaskId_, words
+from hub.edge.http.reading import JsonRoute
 from hub.ids import ChangeId, ChangeState, LeaseEpoch, Scope, Tier, change_ref
 from hub.store.changes import FIRST_PAGE, ChangeRecord, get_change, list_changes
 
-router = APIRouter(prefix="/changes", tags=["changes"])
+router = APIRouter(prefix="/changes", tags=["changes"], route_class=JsonRoute)
 
 StateWord = Annotated[ChangeState, BeforeValidator(words(ChangeState))]
 
@@ -87,20 +88,25 @@ class ApproveBody(Body):
 class RejectBody(Body):
     """Why: the next attempt is told. ``final`` ends the task instead of sending it back."""
 
-    reason: Annotated[Note, Field(min_length=1)]
+    reason: SomeNote
     final: bool = False
 
 
+class ChangeFilters(Filters):
+    """Which changes, and which page of them."""
+
+    state: StateWord | None = None
+    repo: Name | None = None
+    cursor: int = Field(default=FIRST_PAGE, ge=1, le=FIRST_PAGE)
+    limit: int = Field(default=50, ge=1, le=200)
+
+
 @router.get("", dependencies=[READS])
-async def listing(
-    hub: Hub,
-    state: StateWord | None = None,
-    repo: Name | None = None,
-    cursor: Annotated[int, Query(ge=1, le=FIRST_PAGE)] = FIRST_PAGE,
-    limit: Annotated[int, Query(ge=1, le=200)] = 50,
-) -> ChangePage:
+async def listing(hub: Hub, asked: Annotated[ChangeFilters, Query()]) -> ChangePage:
     """Changes, newest first."""
-    found, following = await list_changes(hub.reader, state=state, repo=repo, before=cursor, limit=limit)
+    found, following = await list_changes(
+        hub.reader, state=asked.state, repo=asked.repo, before=asked.cursor, limit=asked.limit
+    )
     changes = [ChangeOut.of(change) for change in found]
     return ChangePage(changes=changes, next=None if following is None else str(following))
 

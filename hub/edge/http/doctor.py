@@ -9,9 +9,10 @@ from fastapi import APIRouter
 from hub.core.finding import Finding
 from hub.edge.http.access import ADMINS, OPERATES, Hub
 from hub.edge.http.fields import Out
+from hub.edge.http.reading import JsonRoute
 from hub.ids import FindingState
 
-router = APIRouter(prefix="/doctor", tags=["doctor"])
+router = APIRouter(prefix="/doctor", tags=["doctor"], route_class=JsonRoute)
 
 
 class FindingOut(Out):

@@ -12,10 +12,11 @@ from fastapi import APIRouter, Response
 from pydantic import Field
 
 from hub.edge.http.access import Admin, Code, Hub
-from hub.edge.http.fields import AgentName, Body, Digest, Line, Moment, Out
+from hub.edge.http.fields import AgentName, Body, Digest, InstallId, Moment, Out, SomeLine
+from hub.edge.http.reading import JsonRoute
 from hub.ids import AgentId
 
-router = APIRouter(tags=["tokens"])
+router = APIRouter(tags=["tokens"], route_class=JsonRoute)
 
 
 class EnrolmentBody(Body):
@@ -35,10 +36,10 @@ class EnrolmentOut(Out):
 class EnrolBody(Body):
     """A machine and its agents. ``secret_sha256`` is the SHA-256 of the 43 characters behind the second underscore of its token."""
 
-    install_id: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+    install_id: InstallId
     secret_sha256: Digest
     agents: Annotated[list[AgentName], Field(min_length=1, max_length=64)]
-    hostname: Annotated[Line, Field(min_length=1, max_length=64)] = "machine"
+    hostname: Annotated[SomeLine, Field(max_length=64)] = "machine"
 
 
 class EnrolledOut(Out):

@@ -14,26 +14,27 @@ from typing import Annotated
 
 import orjson
 from fastapi import APIRouter, Header, Query
+from pydantic import AfterValidator, Field
 from starlette.responses import StreamingResponse
 
-from hub.core.errors import Refused
 from hub.core.rows import EventRow
 from hub.edge.http.access import Hub, Observer
 from hub.edge.http.doors import Feed
 from hub.edge.http.event_documents import EventOut
-from hub.edge.http.fields import AgentName, TaskRef
+from hub.edge.http.fields import AgentName, Filters, TaskRef
+from hub.edge.http.reading import JsonRoute
 from hub.services.feed import TooManyObservers
 from hub.store import events
 from hub.store.base import Reader
 
-router = APIRouter(tags=["events"])
+router = APIRouter(tags=["events"], route_class=JsonRoute)
 
 PAGE_ROWS = 500
 CROWDED_MS = 10_000
 BEAT_S = 15.0
 """A stream with nothing to show says its position this often: proxies keep it, a dead peer is noticed, a resumption is cheap."""
 
-_POSITION = re.compile(r"([0-9A-Za-z_-]{1,64}):([0-9]{1,18})")
+_POSITION = re.compile(r"[0-9A-Za-z_-]{1,64}:[0-9]{1,18}")
 
 
 class GapError(Exception):
@@ -62,21 +63,47 @@ async def follow(feed: Feed, reader: Reader, after: int | None) -> AsyncGenerato
             yield entry
 
 
-@router.get("/events", response_class=StreamingResponse)
+def _position(text: str) -> str:
+    if text and _POSITION.fullmatch(text) is None:
+        raise ValueError("a position reads <feed_epoch>:<seq>, as the id of an event")
+    return text
+
+
+Position = Annotated[str, AfterValidator(_position)]
+"""Where a stream resumes; empty is from now on, as browsers send it before the first event."""
+
+
+class EventFilters(Filters):
+    """Which events, and from where."""
+
+    after: Position | None = Field(default=None, description="like Last-Event-ID, for clients that cannot send it")
+    task: TaskRef | None = None
+    agent: AgentName | None = None
+
+
+@router.get(
+    "/events",
+    response_class=StreamingResponse,
+    responses={
+        200: {
+            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+            "description": "Events, for as long as they are read",
+        }
+    },
+)
 async def stream(
     caller: Observer,
     hub: Hub,
-    last_event_id: Annotated[str | None, Header()] = None,
-    after: Annotated[str | None, Query(description="like Last-Event-ID, for clients that cannot send it")] = None,
-    task: Annotated[TaskRef | None, Query()] = None,
-    agent: Annotated[AgentName | None, Query()] = None,
+    asked: Annotated[EventFilters, Query()],
+    last_event_id: Annotated[Position | None, Header()] = None,
 ) -> StreamingResponse:
     """Follow events. Begins with ``start`` (the position) or ``reset``; each event carries its position as ``id``.
 
     Ends with the token it was opened with.
     """
-    position = _position(last_event_id or after)
-    source = _while_good(_frames(hub.feed, hub.reader, position, task, agent), lambda: hub.auth.holds(caller))
+    epoch, _, seq = (last_event_id or asked.after or "").partition(":")
+    position = (epoch, int(seq)) if epoch else None
+    source = _while_good(_frames(hub.feed, hub.reader, position, asked.task, asked.agent), lambda: hub.auth.holds(caller))
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     return StreamingResponse(source, media_type="text/event-stream", headers=headers)
 
@@ -90,15 +117,6 @@ async def _while_good(source: AsyncGenerator[bytes, None], good: Callable[[], bo
             yield data
     finally:
         await source.aclose()
-
-
-def _position(text: str | None) -> tuple[str, int] | None:
-    if not text:
-        return None
-    found = _POSITION.fullmatch(text)
-    if found is None:
-        raise Refused(422, "invalid", "a position reads <feed_epoch>:<seq>, as the id of an event")
-    return found[1], int(found[2])
 
 
 async def _frames(

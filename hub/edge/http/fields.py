@@ -40,14 +40,18 @@ E = TypeVar("E", bound=StrEnum)
 
 METADATA_BYTES = 16_384
 METADATA_DEPTH = 8
-FAR_US = 10 * 366 * DAY
-"""No moment further ahead than about ten years: it would be a mistake of units."""
 
 
 class Body(BaseModel):
     """Root of request bodies."""
 
     model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+
+
+class Filters(BaseModel):
+    """Root of what a list is asked with, in the query string. A misspelt filter is refused: ignored, it would list everything."""
+
+    model_config = ConfigDict(extra="forbid")
 
 
 class Out(BaseModel):
@@ -79,23 +83,29 @@ def _prose(text: str) -> str:
 
 Title = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_title)]
 Line = Annotated[str, Field(max_length=256), AfterValidator(_one_line)]
+SomeLine = Annotated[str, Field(min_length=1, max_length=256), AfterValidator(_one_line)]
 Note = Annotated[str, Field(max_length=1024), AfterValidator(_prose)]
+SomeNote = Annotated[str, Field(min_length=1, max_length=1024), AfterValidator(_prose)]
 Text4K = Annotated[str, Field(max_length=4096), AfterValidator(_prose)]
+SomeText4K = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_prose)]
 Description = Annotated[str, Field(max_length=10_000), AfterValidator(_prose)]
 Key = Annotated[str, Field(min_length=1, max_length=128), AfterValidator(_one_line)]
-Sha = Annotated[str, Field(pattern=r"^[0-9a-f]{40}([0-9a-f]{24})?$")]
-Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 # ── names and references ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _matching(pattern: re.Pattern[str], what: str) -> Callable[[str], str]:
+def _matching(pattern: re.Pattern[str], rule: str) -> Callable[[str], str]:
     def check(text: str) -> str:
         if pattern.fullmatch(text) is None:
-            raise ValueError(f"{what} is 1 to 64 of a-z 0-9 - _ . (got {text[:40]!r})")
+            raise ValueError(f"{rule} (got {text[:40]!r})")
         return text
 
     return check
+
+
+def _described(pattern: re.Pattern[str]) -> Any:
+    """The pattern for the schema alone: the validator beside it says in words what it demands."""
+    return Field(json_schema_extra={"pattern": f"^{pattern.pattern}$"})
 
 
 def _safe(check: Callable[[str], Any]) -> Callable[[str], str]:
@@ -109,19 +119,47 @@ def _safe(check: Callable[[str], Any]) -> Callable[[str], str]:
     return validate
 
 
-def _reference(parse: Callable[[str], int]) -> Callable[[Any], Any]:
-    return lambda value: parse(value) if isinstance(value, str) else value
+def _reference(parse: Callable[[str], int], example: str) -> Callable[[Any], Any]:
+    def read(value: Any) -> int:
+        if not isinstance(value, str):
+            raise ValueError(f"a reference is text; write {example}")  # noqa: TRY004  pydantic collects ValueError alone
+        return parse(value)
+
+    return read
 
 
-Name = Annotated[str, AfterValidator(_matching(NAME, "a name"))]
-AgentName = Annotated[AgentId, AfterValidator(_matching(AGENT_ID, "an agent's id"))]
+_SHA = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_TOKEN_ID = re.compile(r"[0-9a-f]{8}")
+_INSTALL_ID = re.compile(r"[0-9a-f]{32}")
+_TASK = re.compile(r"(?:t-)?[1-9][0-9]{0,17}")
+_CHANGE = re.compile(r"(?:c-)?[1-9][0-9]{0,17}")
+
+Name = Annotated[
+    str,
+    _described(NAME),
+    AfterValidator(_matching(NAME, "a name is 1 to 64 of a-z 0-9 - _ . and begins with a letter or digit")),
+]
+AgentName = Annotated[
+    AgentId, _described(AGENT_ID), AfterValidator(_matching(AGENT_ID, "an agent's id is 1 to 64 of a-z 0-9 - _ ."))
+]
+Sha = Annotated[str, _described(_SHA), AfterValidator(_matching(_SHA, "a commit's id is 40 or 64 of 0-9 a-f"))]
+Digest = Annotated[str, _described(_DIGEST), AfterValidator(_matching(_DIGEST, "a SHA-256 is 64 of 0-9 a-f"))]
 Branch = Annotated[str, Field(max_length=200), AfterValidator(_safe(check_branch_name))]
 RemoteUrl = Annotated[str, Field(max_length=2048), AfterValidator(_safe(check_url))]
+TokenId = Annotated[str, _described(_TOKEN_ID), AfterValidator(_matching(_TOKEN_ID, "a token's id is 8 of 0-9 a-f"))]
+InstallId = Annotated[
+    str, _described(_INSTALL_ID), AfterValidator(_matching(_INSTALL_ID, "an installation's id is 32 of 0-9 a-f"))
+]
 TaskRef = Annotated[
-    TaskId, BeforeValidator(_reference(parse_task_ref)), WithJsonSchema({"type": "string", "examples": ["t-17"]})
+    TaskId,
+    BeforeValidator(_reference(parse_task_ref, "t-17")),
+    WithJsonSchema({"type": "string", "pattern": f"^{_TASK.pattern}$", "examples": ["t-17"]}),
 ]
 ChangeRef = Annotated[
-    ChangeId, BeforeValidator(_reference(parse_change_ref)), WithJsonSchema({"type": "string", "examples": ["c-4"]})
+    ChangeId,
+    BeforeValidator(_reference(parse_change_ref, "c-4")),
+    WithJsonSchema({"type": "string", "pattern": f"^{_CHANGE.pattern}$", "examples": ["c-4"]}),
 ]
 
 # ── words ────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -172,9 +210,14 @@ def moment(text: str, now: int) -> int:
         if parsed is None or parsed.tzinfo is None:
             raise ValueError("write a time with its zone like 2027-01-31T09:00:00Z, or a delay like +10m or +1h30m")
         when = (parsed - _EPOCH) // timedelta(microseconds=1)
-    if not 0 <= when <= now + FAR_US:
-        raise ValueError("the time is before 1970 or more than ten years ahead")
+    if when < 0:
+        raise ValueError("the time is before 1970")
     return when
+
+
+def _readable(text: str) -> str:
+    moment(text, 0)
+    return text
 
 
 def rfc3339(us: int) -> str:
@@ -182,8 +225,8 @@ def rfc3339(us: int) -> str:
     return (_EPOCH + timedelta(microseconds=us)).isoformat().replace("+00:00", "Z")
 
 
-When = Annotated[str, Field(max_length=64)]
-"""A moment as it was written; :func:`moment` reads it when the time of the request is known."""
+When = Annotated[str, Field(max_length=64), AfterValidator(_readable)]
+"""A moment as it was written, in a form that :func:`moment` can read when the time of the request is known."""
 
 Moment = Annotated[str, BeforeValidator(lambda us: rfc3339(us) if isinstance(us, int) else us)]
 TaskId_ = Annotated[str, BeforeValidator(lambda n: task_ref(n) if isinstance(n, int) else n)]

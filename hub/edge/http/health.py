@@ -16,7 +16,14 @@ async def healthz() -> dict[str, bool]:
     return {"ok": True}
 
 
-@router.get("/readyz", response_class=Response)
+@router.get(
+    "/readyz",
+    response_class=Response,
+    responses={
+        200: {"content": {"application/json": {}}, "description": "Ready"},
+        503: {"content": {"application/json": {}}, "description": "Not ready"},
+    },
+)
 async def readyz(hub: Hub) -> Response:
     """200 when every check holds, otherwise 503; the body names each."""
     checks = hub.readiness()
@@ -26,8 +33,12 @@ async def readyz(hub: Hub) -> Response:
     )
 
 
-@router.get("/metrics", response_class=Response)
+@router.get(
+    "/metrics",
+    response_class=Response,
+    responses={200: {"content": {"application/openmetrics-text": {}}, "description": "Figures"}},
+)
 async def metrics(hub: Hub) -> Response:
-    """Figures in Prometheus' text format."""
+    """Figures as OpenMetrics text."""
     body, content_type = hub.metrics()
     return Response(body, headers={"Content-Type": content_type})

@@ -14,13 +14,14 @@ from hub.core.errors import Refused
 from hub.edge.auth import Identity
 from hub.edge.http.access import Hub, Prober
 from hub.edge.http.fields import AgentName, Out, TaskId_, TaskRef
+from hub.edge.http.reading import JsonRoute
 from hub.edge.http.task_explanations import explain
 from hub.ids import CHECKS, SECOND, Access, AgentId, Lane, Scope, TaskState, TaskType, VerificationKind, task_ref
 from hub.store import agents
 from hub.store.agents import AgentRecord
 from hub.store.task_account import account
 
-router = APIRouter(prefix="/agents/{agent}/probe", tags=["agents"])
+router = APIRouter(prefix="/agents/{agent}/probe", tags=["agents"], route_class=JsonRoute)
 
 PATIENCE_US = 600 * SECOND
 """A probe that nobody took by then ends."""
@@ -63,7 +64,7 @@ async def show(agent: AgentName, task: TaskRef, caller: Prober, hub: Hub) -> Pro
     _check_own(caller, agent)
     found = await account(hub.reader, task)
     if found is None or found.task.type is not TaskType.CHECK or found.task.assign_to != agent:
-        raise Refused(404, "unknown_probe", f"{task_ref(task)} is no probe of {agent!r}")
+        raise Refused(404, "unknown_probe", f"{task_ref(task)} is no probe of {agent!r}", hint="start one by POST")
     attempt = next(iter(found.attempts), None)
     return ProbeOut(
         task=task_ref(task),

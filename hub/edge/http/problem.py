@@ -13,7 +13,7 @@ import orjson
 from fastapi import FastAPI, Request
 from fastapi.encoders import jsonable_encoder
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
@@ -23,6 +23,7 @@ from hub.store.versions import StaleVersion
 MEDIA_TYPE = "application/problem+json"
 MAX_FAULTS = 100
 TOO_LARGE = "body_too_large"
+SPLIT = "send it in parts: fewer tasks in a batch, or text that points to a file"
 
 
 class FieldFault(BaseModel):
@@ -44,6 +45,7 @@ class Problem(BaseModel):
     errors: list[FieldFault] = []
     hint: str | None = None
     request_id: str | None = None
+    current: dict[str, Any] | None = Field(default=None, description="412: the record as it is now")
 
 
 def problem(
@@ -107,18 +109,35 @@ def install(app: FastAPI) -> None:
     async def invalid(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
         faults = [_fault(entry) for entry in error.errors()]
-        return problem(422, "invalid", "the request is not valid", faults=faults, request_id=_request_id(request))
+        more = f": {len(faults)} faults, the first {MAX_FAULTS} are listed" if len(faults) > MAX_FAULTS else ""
+        return problem(422, "invalid", f"the request is not valid{more}", faults=faults, request_id=_request_id(request))
 
     async def http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         code = TOO_LARGE if error.status_code == 413 else HTTPStatus(error.status_code).name.lower()
-        return problem(
-            error.status_code, code, str(error.detail), request_id=_request_id(request), headers=error.headers, hint="see /docs"
-        )
+        detail, hint = _explain(request, error)
+        return problem(error.status_code, code, detail, request_id=_request_id(request), headers=error.headers, hint=hint)
 
     app.add_exception_handler(HubError, ours)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, http)
+
+
+def _explain(request: Request, error: HTTPException) -> tuple[str, str]:
+    """What the framework refused by itself, in words, and what to do."""
+    path = request.url.path
+    if error.status_code == HTTPStatus.NOT_FOUND:
+        shorter = path.rstrip("/")
+        return (
+            f"there is nothing at {path[:64]!r}",
+            f"without the slash at the end: {shorter[:64]!r}" if shorter != path else "see /docs",
+        )
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        return (
+            f"{request.method} is not possible at {path[:64]!r}",
+            f"possible is {(error.headers or {}).get('Allow', 'nothing')}",
+        )
+    return str(error.detail), SPLIT if error.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE else "see /docs"
 
 
 def _request_id(request: Request) -> str | None:
@@ -126,13 +145,28 @@ def _request_id(request: Request) -> str | None:
 
 
 def _fault(entry: Mapping[str, Any]) -> Fault:
-    """pydantic's entry in our words; the input itself is not repeated."""
-    where = [str(part) for part in entry["loc"]]
-    if where and where[0] == "body":
-        where = where[1:]
-    message = str(entry["msg"]).removeprefix("Value error, ")
-    if entry["type"] == "json_invalid":
-        message = f"not valid JSON: {entry.get('ctx', {}).get('error', 'unreadable')}"
-    if entry["type"] == "extra_forbidden":
-        message = "there is no such field"
-    return Fault(".".join(where)[:256], str(entry["type"])[:64], message[:1024])
+    """pydantic's entry in our words; the input itself is not repeated, but for the names of its fields, made visible."""
+    kind = str(entry["type"])
+    where = [visible(str(part)) for part in entry["loc"]]
+    if kind == "json_invalid":
+        return Fault("body", kind, f"not valid JSON: {entry['ctx']['error']}"[:1024])
+    if where[0] == "body":
+        where = where[1:] or where
+    message = _WORDS.get(kind) or str(entry["msg"]).removeprefix("Value error, ")
+    return Fault(".".join(where)[:256], kind[:64], message[:1024])
+
+
+_WORDS = {
+    "extra_forbidden": "there is no such field",
+    "unexpected_keyword_argument": "there is no such field",
+    "missing": "it is needed",
+    "model_attributes_type": "a JSON object is needed",
+    "dict_type": "a JSON object is needed",
+    "list_type": "a JSON list is needed",
+}
+"""Where pydantic speaks of Python, or of less than is known."""
+
+
+def visible(text: str) -> str:
+    """Foreign text with every character that is not seen as its escape."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

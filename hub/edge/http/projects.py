@@ -9,12 +9,13 @@ from pydantic import Field
 
 from hub.core.errors import Refused
 from hub.edge.http.access import READS, Admin, Edits, Hub, Operator
-from hub.edge.http.fields import Body, Line, Moment, Name, Note, Out
+from hub.edge.http.fields import Body, Moment, Name, Note, Out, SomeLine
+from hub.edge.http.reading import JsonRoute
 from hub.edge.http.registry import IfMatch, version_read
 from hub.store import projects
 from hub.store.projects import ProjectEdit, ProjectRecord
 
-router = APIRouter(prefix="/projects", tags=["projects"])
+router = APIRouter(prefix="/projects", tags=["projects"], route_class=JsonRoute)
 
 Dispatching = Literal["auto", "manual"]
 Repos = Annotated[list[Name], Field(max_length=64)]
@@ -50,7 +51,7 @@ class NewProjectBody(Body):
     """A project to create."""
 
     id: Name
-    name: Annotated[Line, Field(min_length=1)] | None = Field(default=None, description="absent: the id")
+    name: SomeLine | None = Field(default=None, description="absent: the id")
     description: Note = ""
     repos: Repos = Field(default=[])
     default_repo: Name | None = None
@@ -60,7 +61,7 @@ class NewProjectBody(Body):
 class ProjectEditBody(Body):
     """The fields to change; absent ones stay. ``version`` is the one that was read, unless If-Match says it."""
 
-    name: Annotated[Line, Field(min_length=1)] | None = None
+    name: SomeLine | None = None
     description: Note | None = None
     repos: Repos | None = None
     default_repo: Name | None = Field(default=None, description="null takes the default away")
@@ -93,7 +94,7 @@ async def create(body: NewProjectBody, caller: Admin, edits: Edits) -> ProjectOu
         default_repo=body.default_repo,
         dispatch=body.dispatch,
     )
-    return ProjectOut.of(await edits.edit(caller.name, projects.create(caller.name, body.id, edit)))
+    return await edits.edit(caller.name, projects.create(caller.name, body.id, edit), ProjectOut.of)
 
 
 @router.patch("/{project}")
@@ -108,16 +109,16 @@ async def update(project: str, body: ProjectEditBody, caller: Admin, edits: Edit
         dispatch=body.dispatch,
     )
     version = version_read(if_match, body.version)
-    return ProjectOut.of(await edits.edit(caller.name, projects.update(caller.name, project, edit, version=version)))
+    return await edits.edit(caller.name, projects.update(caller.name, project, edit, version=version), ProjectOut.of)
 
 
 @router.post("/{project}/pause")
 async def pause(project: str, caller: Operator, edits: Edits) -> ProjectOut:
     """Give out none of its tasks."""
-    return ProjectOut.of(await edits.edit(caller.name, projects.pause(caller.name, project, paused=True)))
+    return await edits.edit(caller.name, projects.pause(caller.name, project, paused=True), ProjectOut.of)
 
 
 @router.post("/{project}/resume")
 async def resume(project: str, caller: Operator, edits: Edits) -> ProjectOut:
     """Give out its tasks again."""
-    return ProjectOut.of(await edits.edit(caller.name, projects.pause(caller.name, project, paused=False)))
+    return await edits.edit(caller.name, projects.pause(caller.name, project, paused=False), ProjectOut.of)

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated, TypeVar
+from collections.abc import Callable
+from typing import Annotated, Any, TypeVar
 
 from fastapi import Header
+from pydantic import BeforeValidator, WithJsonSchema
 
 from hub.core.commands import Registry
 from hub.core.errors import Refused
 from hub.edge.http.doors import Conductor
+from hub.edge.http.fields import Out
 from hub.store import projects, repositories
 from hub.store.base import Operation, Reader
+from hub.store.versions import StaleVersion
 
 T = TypeVar("T")
+D = TypeVar("D", bound=Out)
 
 
 class Registrar:
@@ -28,10 +33,18 @@ class Registrar:
         self._reader = reader
         self._lock = asyncio.Lock()
 
-    async def edit(self, actor: str, operation: Operation[T]) -> T:
-        """Commit an edit, then tell the scheduler what is registered now. A crash in between is healed by the rebuild."""
+    async def edit(self, actor: str, operation: Operation[T], show: Callable[[Any], D]) -> D:
+        """Commit an edit, then tell the scheduler what is registered now: the document of what it is now.
+
+        A crash in between is healed by the rebuild. Refused 412 with the document of the present record, for an edit of an
+        older version.
+        """
         async with self._lock:
-            done = await self._conductor.record(operation)
+            try:
+                done = await self._conductor.record(operation)
+            except StaleVersion as stale:
+                stale.current = show(stale.current)
+                raise
             known = await projects.every(self._reader)
             repos = await repositories.every(self._reader)
             await self._conductor.do(
@@ -41,21 +54,27 @@ class Registrar:
                     repos={repo.name: repo.paused for repo in repos},
                 )
             )
-            return done
+            return show(done)
 
 
-IfMatch = Annotated[str | None, Header(description="the version that was read")]
-
-
-def version_read(if_match: str | None, in_body: int | None) -> int:
-    """The version an edit was made on; refused 428 if it names none, so that nobody's edit is overwritten unseen."""
-    if if_match is None:
-        if in_body is None:
-            raise Refused(
-                428, "version_required", "an update names the version it read", hint="send If-Match or the field version"
-            )
-        return in_body
-    tag = if_match.strip().removeprefix("W/").strip('"')
-    if not tag.isdecimal() or len(tag) > 15:
-        raise Refused(422, "invalid", "If-Match takes the version as it was shown", hint='If-Match: "3"')
+def _tagged(text: str) -> int:
+    tag = text.strip().removeprefix("W/").strip('"')
+    if not (tag.isascii() and tag.isdecimal()) or len(tag) > 15:
+        raise ValueError('it takes the version as it was shown, like If-Match: "3"')
     return int(tag)
+
+
+IfMatch = Annotated[
+    int | None,
+    BeforeValidator(lambda text: _tagged(text) if isinstance(text, str) else text),
+    WithJsonSchema({"type": "string", "examples": ['"3"']}),
+    Header(description="the version that was read"),
+]
+
+
+def version_read(if_match: int | None, in_body: int | None) -> int:
+    """The version an edit was made on; refused 428 if it names none, so that nobody's edit is overwritten unseen."""
+    found = in_body if if_match is None else if_match
+    if found is None:
+        raise Refused(428, "version_required", "an update names the version it read", hint="send If-Match or the field version")
+    return found

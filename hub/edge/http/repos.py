@@ -2,25 +2,55 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import Annotated, Any
 
 import orjson
 from fastapi import APIRouter
-from pydantic import Field
+from pydantic import AfterValidator, Field, ValidationError
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from hub.core.errors import Refused
+from hub.core.errors import Fault, HubError, Refused
 from hub.core.risk import parse_policy
 from hub.edge.http.access import READS, Admin, Edits, Hub, Operator
 from hub.edge.http.doors import Doors
 from hub.edge.http.fields import Body, Branch, Moment, Name, Out, RemoteUrl
+from hub.edge.http.reading import JsonRoute
 from hub.edge.http.registry import IfMatch, version_read
 from hub.edge.http.task_bodies import Verification
 from hub.store import repositories
 from hub.store.repositories import RepositoryEdit, RepositoryRecord
 
-router = APIRouter(prefix="/repos", tags=["repositories"])
+router = APIRouter(prefix="/repos", tags=["repositories"], route_class=JsonRoute)
 
 POLICY_BYTES = 65_536
+_ABOUT_BASE = frozenset({"base_missing", "base_checked_out", "invalid_branch"})
+_SILENT = frozenset({"remote_unavailable", "auth_failed"})
+"""Codes of a forge that got no answer, or none for it."""
+
+
+def _policy(document: dict[str, Any]) -> dict[str, Any]:
+    """The document unchanged, once the rules accept it; its faults stand among those of the body."""
+    try:
+        text = orjson.dumps(document)
+    except TypeError as unfit:
+        raise ValueError(f"the policy must be plain JSON: {unfit}") from None
+    if len(text) > POLICY_BYTES:
+        raise ValueError(f"the policy has {len(text)} bytes; the limit is {POLICY_BYTES}")
+    try:
+        parse_policy(text.decode())
+    except Refused as refused:
+        raise ValidationError.from_exception_data("policy", [_line(fault) for fault in refused.faults]) from None
+    return document
+
+
+def _line(fault: Fault) -> InitErrorDetails:
+    """A fault of the rules as pydantic says its own; the words may hold braces, so they travel as a value."""
+    where = tuple(fault.loc.split(".")[1:])
+    return InitErrorDetails(type=PydanticCustomError(fault.type, "{words}", {"words": fault.msg}), loc=where, input=None)
+
+
+Policy = Annotated[dict[str, Any], AfterValidator(_policy)]
 
 
 class RepoOut(Out):
@@ -58,7 +88,7 @@ class NewRepoBody(Body):
     name: Name
     url: RemoteUrl
     base: Branch = Field(default="main", description="the branch changes are merged into")
-    policy: dict[str, Any] = Field(default={}, description="merge policy; unknown fields are refused")
+    policy: Policy = Field(default={}, description="merge policy; unknown fields are refused")
     checks: Checks = Field(default=[])
 
 
@@ -67,7 +97,7 @@ class RepoEditBody(Body):
 
     url: RemoteUrl | None = None
     base: Branch | None = None
-    policy: dict[str, Any] | None = None
+    policy: Policy | None = None
     checks: Checks | None = None
     version: int | None = Field(default=None, ge=1)
 
@@ -87,10 +117,9 @@ async def show(repo: str, hub: Hub) -> RepoOut:
 @router.post("", status_code=201)
 async def register(body: NewRepoBody, caller: Admin, hub: Hub, edits: Edits) -> RepoOut:
     """Register a repository. 422 when the hub could not merge into it, with the cure."""
-    policy = _policy(body.policy)
-    await hub.probe(body.name, body.url, body.base)
-    edit = RepositoryEdit(url=body.url, base=body.base, policy=policy, checks=_documents(body.checks))
-    return RepoOut.of(await edits.edit(caller.name, repositories.register(caller.name, body.name, edit)))
+    await _probe(hub, body.name, body.url, body.base)
+    edit = RepositoryEdit(url=body.url, base=body.base, policy=body.policy, checks=_documents(body.checks))
+    return await edits.edit(caller.name, repositories.register(caller.name, body.name, edit), RepoOut.of)
 
 
 @router.patch("/{repo}")
@@ -98,28 +127,27 @@ async def update(repo: str, body: RepoEditBody, caller: Admin, hub: Hub, edits: 
     """Change a repository. 412 with the current record when somebody else changed it since it was read."""
     version = version_read(if_match, body.version)
     old = await _find(hub, repo)
-    policy = None if body.policy is None else _policy(body.policy)
     if body.url is not None or body.base is not None:
-        await hub.probe(repo, body.url or old.url, body.base or old.base)
+        await _probe(hub, repo, body.url or old.url, body.base or old.base)
     edit = RepositoryEdit(
         url=body.url,
         base=body.base,
-        policy=policy,
+        policy=body.policy,
         checks=None if body.checks is None else _documents(body.checks),
     )
-    return RepoOut.of(await edits.edit(caller.name, repositories.update(caller.name, repo, edit, version=version)))
+    return await edits.edit(caller.name, repositories.update(caller.name, repo, edit, version=version), RepoOut.of)
 
 
 @router.post("/{repo}/pause")
 async def pause(repo: str, caller: Operator, edits: Edits) -> RepoOut:
     """Give out no task that works in it."""
-    return RepoOut.of(await edits.edit(caller.name, repositories.pause(caller.name, repo, paused=True)))
+    return await edits.edit(caller.name, repositories.pause(caller.name, repo, paused=True), RepoOut.of)
 
 
 @router.post("/{repo}/resume")
 async def resume(repo: str, caller: Operator, edits: Edits) -> RepoOut:
     """Give out its tasks again."""
-    return RepoOut.of(await edits.edit(caller.name, repositories.pause(caller.name, repo, paused=False)))
+    return await edits.edit(caller.name, repositories.pause(caller.name, repo, paused=False), RepoOut.of)
 
 
 async def _find(hub: Doors, name: str) -> RepositoryRecord:
@@ -129,16 +157,19 @@ async def _find(hub: Doors, name: str) -> RepositoryRecord:
     return found
 
 
-def _policy(document: dict[str, Any]) -> dict[str, Any]:
-    """The document unchanged, once the rules accept it."""
+async def _probe(hub: Doors, name: str, url: str, base: str) -> None:
+    """Refused 422, naming the field to correct, if changes could not be merged there; a remote that is silent counts as a mistake."""
     try:
-        text = orjson.dumps(document)
-    except TypeError as unfit:
-        raise Refused(422, "invalid_policy", f"the policy must be plain JSON: {unfit}") from None
-    if len(text) > POLICY_BYTES:
-        raise Refused(422, "invalid_policy", f"the policy has {len(text)} bytes; the limit is {POLICY_BYTES}")
-    parse_policy(text.decode())
-    return document
+        await hub.probe(name, url, base)
+    except Refused:
+        raise
+    except HubError as unfit:
+        silent = unfit.code in _SILENT
+        if unfit.status != HTTPStatus.UNPROCESSABLE_ENTITY and not silent:
+            raise
+        fault = Fault("base" if unfit.code in _ABOUT_BASE else "url", unfit.code, str(unfit))
+        hint = "check the address, and that the user the hub runs as can read it with git" if silent else ""
+        raise Refused(422, unfit.code, "changes could not be merged there", faults=(fault,), hint=hint) from None
 
 
 def _documents(checks: list[Verification]) -> list[dict[str, Any]]:

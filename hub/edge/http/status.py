@@ -8,10 +8,11 @@ from fastapi import APIRouter
 
 from hub.edge.http.access import READS, Hub
 from hub.edge.http.fields import Out
+from hub.edge.http.reading import JsonRoute
 from hub.ids import DAY, AgentState, Lane, TaskState
 from hub.store.status import figures
 
-router = APIRouter(tags=["status"])
+router = APIRouter(tags=["status"], route_class=JsonRoute)
 
 
 class StatusOut(Out):

@@ -10,7 +10,6 @@ import orjson
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from hub.core.commands import Dependency, NewTask
-from hub.core.errors import Fault, Refused
 from hub.edge.http.fields import (
     AgentName,
     Body,
@@ -23,6 +22,8 @@ from hub.edge.http.fields import (
     Name,
     NewTypeWord,
     Note,
+    SomeLine,
+    SomeText4K,
     TaskRef,
     Text4K,
     Title,
@@ -45,7 +46,7 @@ def _inside(path: str) -> str:
 class FileHint(Body):
     """A file worth looking at, and why."""
 
-    path: Annotated[Line, Field(min_length=1), AfterValidator(_inside)]
+    path: Annotated[SomeLine, AfterValidator(_inside)]
     reason: Line = ""
 
 
@@ -140,9 +141,8 @@ class NewTaskBody(Body):
     metadata: Metadata = Field(default={})
 
     def command(self, *, repo: str | None, now: int, key: str | None) -> NewTask:
-        """The submission as a value; ``repo`` is resolved, ``key`` the idempotency key. Refused 422 for an unreadable moment."""
-        faults: list[Fault] = []
-        new = NewTask(
+        """The submission as a value; ``repo`` is resolved, ``key`` the idempotency key, ``now`` what delays count from."""
+        return NewTask(
             title=self.title,
             spec=orjson.dumps(self._described()).decode(),
             body_hash=self.fingerprint(),
@@ -156,8 +156,8 @@ class NewTaskBody(Body):
             needs_change=self.needs_change,
             capabilities=tuple(sorted(set(self.capabilities))),
             assign_to=self.assign_to,
-            not_before=_read_moment("not_before", self.not_before, now, faults),
-            deadline=_read_moment("deadline", self.deadline, now, faults),
+            not_before=_moment(self.not_before, now),
+            deadline=_moment(self.deadline, now),
             queue_ttl_us=None if self.queue_ttl_s is None else self.queue_ttl_s * SECOND,
             depends_on=tuple(dependency.command() for dependency in self.depends_on),
             parent=self.parent,
@@ -166,9 +166,6 @@ class NewTaskBody(Body):
             idempotency_key=key,
             unique_key=self.unique_key,
         )
-        if faults:
-            raise Refused(422, "invalid", "the task is not valid", faults=tuple(faults))
-        return new
 
     def fingerprint(self) -> str:
         """SHA-256 of what was asked, without the key that names the asking: same key and same print is the same request.
@@ -200,14 +197,8 @@ _DESCRIBED = {
 }
 
 
-def _read_moment(field: str, text: str | None, now: int, faults: list[Fault]) -> int | None:
-    if text is None:
-        return None
-    try:
-        return moment(text, now)
-    except ValueError as fault:
-        faults.append(Fault(field, "moment", str(fault)))
-        return None
+def _moment(text: str | None, now: int) -> int | None:
+    return None if text is None else moment(text, now)
 
 
 class BatchBody(Body):
@@ -232,15 +223,15 @@ class AssignBody(Body):
 class CompleteBody(Body):
     """Why a person calls it done; ``force`` stops a working agent first."""
 
-    reason: Annotated[Line, Field(min_length=1)]
+    reason: SomeLine
     force: bool = False
 
 
 class AnswerBody(Body):
     """The answer to the open question, or to the one named."""
 
-    text: Annotated[Text4K, Field(min_length=1)]
-    qid: Annotated[Line, Field(min_length=1, max_length=64)] | None = None
+    text: SomeText4K
+    qid: Annotated[SomeLine, Field(max_length=64)] | None = None
 
 
 class DispatchBody(Body):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import APIRouter, Response
 
 from hub.core.commands import Answer, Assign, Cancel, Complete, Dispatch, Hold, OnTask, Release, Requeue
@@ -9,10 +11,15 @@ from hub.core.decision import Dispatched, TaskAnswer
 from hub.edge.http.access import Hub, Operator
 from hub.edge.http.doors import Doors
 from hub.edge.http.fields import TaskRef
+from hub.edge.http.reading import JsonRoute
 from hub.edge.http.task_bodies import AnswerBody, AssignBody, CompleteBody, DispatchBody, ReasonBody
 from hub.edge.http.task_documents import DispatchedOut, TaskAnswerOut
 
-router = APIRouter(tags=["tasks"])
+router = APIRouter(tags=["tasks"], route_class=JsonRoute)
+
+LATER: dict[int | str, dict[str, Any]] = {
+    202: {"model": TaskAnswerOut, "description": "It takes effect when the agent has stopped"}
+}
 
 
 @router.post("/tasks/{task}/hold")
@@ -27,13 +34,13 @@ async def release(task: TaskRef, caller: Operator, hub: Hub, response: Response)
     return await _do(hub, response, Release(actor=caller.name, n=task))
 
 
-@router.post("/tasks/{task}/assign")
+@router.post("/tasks/{task}/assign", responses=LATER)
 async def assign(task: TaskRef, body: AssignBody, caller: Operator, hub: Hub, response: Response) -> TaskAnswerOut:
     """Pin the task to an agent: an idle one gets it at once, a busy one next."""
     return await _do(hub, response, Assign(actor=caller.name, n=task, agent=body.agent, force=body.force))
 
 
-@router.post("/tasks/{task}/cancel")
+@router.post("/tasks/{task}/cancel", responses=LATER)
 async def cancel(
     task: TaskRef, caller: Operator, hub: Hub, response: Response, body: ReasonBody | None = None
 ) -> TaskAnswerOut:
@@ -41,7 +48,7 @@ async def cancel(
     return await _do(hub, response, Cancel(actor=caller.name, n=task, reason=_reason(body)))
 
 
-@router.post("/tasks/{task}/complete")
+@router.post("/tasks/{task}/complete", responses=LATER)
 async def complete(task: TaskRef, body: CompleteBody, caller: Operator, hub: Hub, response: Response) -> TaskAnswerOut:
     """Done by a person: dependants are released."""
     return await _do(hub, response, Complete(actor=caller.name, n=task, reason=body.reason, force=body.force))

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Response
+from pydantic import Field
 
 from hub.core.commands import Submit
 from hub.core.decision import Submitted
@@ -13,7 +14,8 @@ from hub.core.errors import Refused
 from hub.edge.auth import Identity
 from hub.edge.http.access import READS, Hub, Submitter
 from hub.edge.http.doors import Doors
-from hub.edge.http.fields import AgentName, Key, LaneWord, Line, Name, StateWord, TaskRef, TypeWord
+from hub.edge.http.fields import AgentName, Filters, Key, LaneWord, Line, Name, StateWord, TaskRef, TypeWord
+from hub.edge.http.reading import JsonRoute
 from hub.edge.http.task_bodies import BatchBody, NewTaskBody
 from hub.edge.http.task_documents import BatchOut, ExplanationOut, SubmittedOut, TaskDetail, TaskOut, TaskPage
 from hub.edge.http.task_explanations import explain as explain_task
@@ -23,18 +25,21 @@ from hub.store import projects, tasks
 from hub.store.task_account import account, endings
 from hub.store.tasks import TaskFilter
 
-router = APIRouter(prefix="/tasks", tags=["tasks"])
+router = APIRouter(prefix="/tasks", tags=["tasks"], route_class=JsonRoute)
 
+KNOWN = "The idempotency keys had brought all of it before"
 IdempotencyKey = Annotated[Key | None, Header(description="the same key and body give the same task again")]
 
 
-@router.post("", status_code=201)
+@router.post("", status_code=201, responses={200: {"model": SubmittedOut, "description": KNOWN}})
 async def submit(
     body: NewTaskBody, caller: Submitter, hub: Hub, response: Response, idempotency_key: IdempotencyKey = None
 ) -> SubmittedOut:
     """Submit one task. 201, or 200 when the idempotency key had brought it before."""
     if idempotency_key is not None and body.idempotency_key not in (None, idempotency_key):
-        raise Refused(422, "two_keys", "the header Idempotency-Key and the field idempotency_key differ")
+        raise Refused(
+            422, "two_keys", "the header Idempotency-Key and the field idempotency_key differ", hint="send one of them"
+        )
     try:
         answer = await _submit(hub, caller, [body], [idempotency_key or body.idempotency_key])
     except Refused as refused:
@@ -45,7 +50,7 @@ async def submit(
     return SubmittedOut.model_validate(task)
 
 
-@router.post("/batch", status_code=201)
+@router.post("/batch", status_code=201, responses={200: {"model": BatchOut, "description": KNOWN}})
 async def submit_batch(
     body: BatchBody, caller: Submitter, hub: Hub, response: Response, idempotency_key: IdempotencyKey = None
 ) -> BatchOut:
@@ -59,34 +64,27 @@ async def submit_batch(
     return BatchOut(tasks=[SubmittedOut.model_validate(task) for task in answer.tasks])
 
 
+class TaskFilters(Filters):
+    """Which tasks, and which page of them."""
+
+    state: StateWord | None = None
+    live: bool = Field(default=False, description="leave out done, dead and cancelled")
+    lane: LaneWord | None = None
+    project: Name | None = None
+    repo: Name | None = None
+    agent: AgentName | None = Field(default=None, description="tasks this agent was ever given")
+    type: TypeWord | None = Field(default=None, description="check shows the internal checks")
+    created_by: Line | None = None
+    text: Line | None = Field(default=None, description="a part of the title")
+    cursor: int = Field(default=tasks.FIRST_PAGE, ge=1, le=tasks.FIRST_PAGE)
+    limit: int = Field(default=50, ge=1, le=200)
+
+
 @router.get("", dependencies=[READS])
-async def listing(
-    hub: Hub,
-    state: StateWord | None = None,
-    live: Annotated[bool, Query(description="leave out done, dead and cancelled")] = False,
-    lane: LaneWord | None = None,
-    project: Name | None = None,
-    repo: Name | None = None,
-    agent: Annotated[AgentName | None, Query(description="tasks this agent was ever given")] = None,
-    type_: Annotated[TypeWord | None, Query(alias="type", description="check shows the internal checks")] = None,
-    created_by: Line | None = None,
-    text: Annotated[Line | None, Query(description="a part of the title")] = None,
-    cursor: Annotated[int, Query(ge=1, le=tasks.FIRST_PAGE)] = tasks.FIRST_PAGE,
-    limit: Annotated[int, Query(ge=1, le=200)] = 50,
-) -> TaskPage:
+async def listing(hub: Hub, asked: Annotated[TaskFilters, Query()]) -> TaskPage:
     """Tasks, newest first."""
-    wanted = TaskFilter(
-        state=state,
-        live=live,
-        lane=lane,
-        project=project,
-        repo=repo,
-        agent=agent,
-        type=type_,
-        created_by=created_by,
-        text=text,
-    )
-    found, following = await tasks.page(hub.reader, wanted, before=cursor, limit=limit)
+    wanted = TaskFilter(**asked.model_dump(exclude={"cursor", "limit"}))
+    found, following = await tasks.page(hub.reader, wanted, before=asked.cursor, limit=asked.limit)
     ends = await endings(hub.reader, [task.n for task in found if task.state in TERMINAL])
     shown = [TaskOut.of(task, said(ends.get(task.n, ()))) for task in found]
     return TaskPage(tasks=shown, next=None if following is None else str(following))
@@ -114,15 +112,10 @@ async def explain(task: TaskRef, hub: Hub) -> ExplanationOut:
 async def _submit(hub: Doors, caller: Identity, bodies: list[NewTaskBody], keys: list[str | None]) -> Submitted:
     now = hub.now()
     defaults = await _default_repos(hub, bodies)
-    new, faults = [], []
-    for i, (body, key) in enumerate(zip(bodies, keys, strict=True)):
+    new = []
+    for body, key in zip(bodies, keys, strict=True):
         repo = body.repo if "repo" in body.model_fields_set else defaults.get(body.project)
-        try:
-            new.append(body.command(repo=repo, now=now, key=key))
-        except Refused as refused:
-            faults += [replace(fault, loc=f"tasks.{i}.{fault.loc}") for fault in refused.faults]
-    if faults:
-        raise Refused(422, "invalid", "nothing was submitted", faults=tuple(faults))
+        new.append(body.command(repo=repo, now=now, key=key))
     answer = await hub.conductor.do(Submit(actor=caller.name, tasks=tuple(new)))
     assert isinstance(answer, Submitted)
     return answer

@@ -5,16 +5,17 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Response
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field
 
 from hub.core.errors import Refused
 from hub.edge.http.access import ADMINS, Admin, Anybody, Hub, Sidecar
-from hub.edge.http.fields import Body, Moment, Name, Out
+from hub.edge.http.fields import Body, Moment, Name, Out, TokenId
+from hub.edge.http.reading import JsonRoute
 from hub.ids import AGENT_ID, AGENT_PREFIX, ANY_AGENT, DAY, SECOND, Scope, agent_scope
 from hub.store import tokens
 from hub.store.tokens import TokenRecord
 
-router = APIRouter(tags=["tokens"])
+router = APIRouter(tags=["tokens"], route_class=JsonRoute)
 
 EXPIRES_S = 10 * 366 * DAY // SECOND
 """Longest life that may be asked for; a token without any lives until it is revoked."""
@@ -32,9 +33,23 @@ def _scope(word: str) -> str:
 
 
 ScopeWord = Annotated[str, AfterValidator(_scope)]
-TokenRef = Annotated[
-    str, Field(pattern=r"^[0-9a-f]{8}$", description="the part between the underscores", examples=["5f3a9c01"])
-]
+
+
+def _apart(scopes: list[str]) -> list[str]:
+    strong = [word for word in (Scope.ADMIN, Scope.APPROVER) if word in scopes]
+    if strong and any(word.startswith(AGENT_PREFIX) for word in scopes):
+        raise ValueError(f"{' and '.join(strong)} must not be within an agent's reach: issue two tokens")
+    return scopes
+
+
+def _not_the_hub(name: str) -> str:
+    if name == "hub":
+        raise ValueError("what the hub does itself appears as 'hub'; choose another name")
+    return name
+
+
+Scopes = Annotated[list[ScopeWord], Field(min_length=1, max_length=64), AfterValidator(_apart)]
+TokenRef = Annotated[TokenId, Field(description="the part between the underscores", examples=["5f3a9c01"])]
 
 
 class TokenOut(Out):
@@ -75,20 +90,10 @@ class TokenList(Out):
 class NewTokenBody(Body):
     """Whom it is for, and what it is good for. ``person``: its reviews count as a person's, not as a program's."""
 
-    name: Name = Field(description="appears as created_by, reviewer …")
-    scopes: Annotated[list[ScopeWord], Field(min_length=1, max_length=64)]
+    name: Annotated[Name, AfterValidator(_not_the_hub)] = Field(description="appears as created_by, reviewer …")
+    scopes: Scopes
     person: bool = True
     expires_s: Annotated[int, Field(ge=60, le=EXPIRES_S)] | None = Field(default=None, description="absent: until revoked")
-
-    @model_validator(mode="after")
-    def _separate(self) -> NewTokenBody:
-        agents = [word for word in self.scopes if word.startswith(AGENT_PREFIX)]
-        strong = [word for word in (Scope.ADMIN, Scope.APPROVER) if word in self.scopes]
-        if agents and strong:
-            raise ValueError(f"scopes: {' and '.join(strong)} must not be within an agent's reach: issue two tokens")
-        if self.name == "hub":
-            raise ValueError("name: what the hub does itself appears as 'hub'; choose another name")
-        return self
 
 
 class WhoAmI(Out):

@@ -5,13 +5,21 @@ import asyncio
 import pytest
 
 from hub.core.commands import Registry
-from hub.core.errors import Refused
+from hub.core.errors import HubError, Refused
+from hub.edge.http.projects import ProjectOut
 from hub.edge.http.registry import Registrar
 from hub.ids import Scope
 from hub.store import projects
 from tests.support.doors import MemoryReader
 
 PROJECTS, REPOS = "/api/v1/projects", "/api/v1/repos"
+
+
+def unfit(status: int, code: str) -> HubError:
+    """A refusal of the forge."""
+    fault = HubError(f"it is {code}")
+    fault.status, fault.code = status, code
+    return fault
 
 
 async def test_creating_a_project_tells_the_scheduler(house):
@@ -47,6 +55,7 @@ async def test_a_stale_edit_is_412_with_the_current_record(house):
     assert stale.status_code == 412
     assert stale.json()["current"]["version"] == 3
     assert stale.json()["current"]["name"] == "web"
+    assert stale.json()["current"]["updated_at"] == "2027-01-15T08:00:00Z", "as a reading of it shows it"
     assert (fresh.json()["name"], fresh.json()["version"]) == ("Mine", 4)
 
 
@@ -123,11 +132,33 @@ async def test_addresses_that_must_not_reach_git_are_refused_without_being_repea
     assert house.probed == []
 
 
-async def test_a_policy_is_checked_before_it_is_stored(house):
+async def test_a_policy_is_checked_with_everything_else_before_it_is_stored(house):
+    body = {"name": "X", "url": "/srv/x.git", "policy": {"tier1_lines": "many", "odd{}": 1}}
     async with house.client() as client:
-        answer = await client.post(REPOS, json={"name": "x", "url": "/srv/x.git", "policy": {"tier1_lines": "many", "odd": 1}})
-    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_policy")
-    assert {error["loc"] for error in answer.json()["errors"]} == {"policy.tier1_lines", "policy.odd"}
+        answer = await client.post(REPOS, json=body)
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid")
+    assert {error["loc"]: error["msg"] for error in answer.json()["errors"]} == {
+        "name": "a name is 1 to 64 of a-z 0-9 - _ . and begins with a letter or digit (got 'X')",
+        "policy.tier1_lines": "Input should be a valid integer",
+        "policy.odd{}": "there is no such field",
+    }
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "locs"),
+    [
+        (unfit(422, "base_missing"), 422, ["base"]),
+        (unfit(422, "not_a_repository"), 422, ["url"]),
+        (unfit(503, "remote_unavailable"), 422, ["url"]),
+        (unfit(503, "git_not_started"), 503, []),
+    ],
+)
+async def test_what_a_forge_says_against_a_repository_names_the_field(house, fault, status, locs):
+    house.unfit = fault
+    async with house.client() as client:
+        answer = await client.post(REPOS, json={"name": "x", "url": "/srv/x.git"})
+    assert (answer.status_code, answer.json()["code"]) == (status, fault.code)
+    assert [error["loc"] for error in answer.json()["errors"]] == locs
 
 
 async def test_updating_a_repository_probes_only_a_new_place(house):
@@ -158,7 +189,7 @@ class SlowFirstReader(MemoryReader):
 async def test_the_scheduler_hears_of_concurrent_edits_in_commit_order(house):
     house.rows.project("web")
     registrar = Registrar(house.conductor, SlowFirstReader(house.connection))
-    pause = registrar.edit("ann", projects.pause("ann", "web", paused=True))
-    resume = registrar.edit("eve", projects.pause("eve", "web", paused=False))
+    pause = registrar.edit("ann", projects.pause("ann", "web", paused=True), ProjectOut.of)
+    resume = registrar.edit("eve", projects.pause("eve", "web", paused=False), ProjectOut.of)
     await asyncio.gather(pause, resume)
     assert [command.projects["web"][0] for command in house.conductor.commands] == [True, False]

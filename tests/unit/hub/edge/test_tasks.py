@@ -170,7 +170,7 @@ async def test_metadata_is_bounded_in_size_depth_and_numbers(house, metadata):
     assert "metadata" in await faults(house, metadata=metadata)
 
 
-@pytest.mark.parametrize("number", ["NaN", "Infinity", "-1e999"])
+@pytest.mark.parametrize("number", ["1e999", "-1e999"])
 async def test_metadata_holds_only_numbers_that_can_be_stored(house, number):
     body = f'{{"title": "x", "metadata": {{"a": [{{"b": {number}}}]}}}}'
     async with house.client(Scope.SUBMITTER) as client:
