@@ -14,9 +14,9 @@ from typing import Any, cast
 import structlog
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from hub.core.errors import HubError
+from hub.edge.http.connection import Connection
 from hub.edge.peers import Network, Peers
 from hub.edge.ws import Acceptor
 
@@ -53,7 +53,7 @@ def server(http: ASGIApp, acceptor: Acceptor, port: Port) -> Server:
     return Server(
         uvicorn.Config(
             http,
-            http=_guarded(port.peers) if port.peers.networks is not None else "auto",
+            http=_guarded(port.peers) if port.peers.networks is not None else Connection,
             ws=acceptor.factory,  # type: ignore[arg-type]  # uvicorn's hook takes any factory; its annotation is narrower
             ssl_context_factory=None if context is None else lambda _config, _default: context,
             proxy_headers=bool(port.proxies),
@@ -69,10 +69,10 @@ def server(http: ASGIApp, acceptor: Acceptor, port: Port) -> Server:
 
 
 def _guarded(peers: Peers) -> type[asyncio.Protocol]:
-    """Uvicorn's protocol for connections of ``peers``; others are cut off before they are read."""
+    """The protocol for connections of ``peers``; others are cut off before they are read."""
     told: dict[str, float] = {}
 
-    class Guarded(AutoHTTPProtocol):  # type: ignore[misc, valid-type]  # uvicorn chooses it when it is imported
+    class Guarded(Connection):
         _refused = False
 
         def connection_made(self, transport: asyncio.BaseTransport) -> None:

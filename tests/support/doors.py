@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -261,30 +262,34 @@ class FakeConductor:
 class FakeStream:
     """A subscription that yields what the feed holds and ends."""
 
-    def __init__(self, first: int, entries: list[tuple[int, EventRow]]) -> None:
+    def __init__(self, first: int, entries: list[tuple[int, EventRow]], hold: asyncio.Event | None) -> None:
         self.first = first
         self._entries = entries
+        self._hold = hold
 
     async def __aiter__(self) -> AsyncIterator[tuple[int, EventRow]]:
         for entry in self._entries:
             yield entry
+        if self._hold is not None:
+            await self._hold.wait()
 
 
 class FakeFeed:
-    """A ring that ends once it is read, so that a stream in a test ends too."""
+    """A ring that ends once it is read, so that a stream in a test ends too; with ``hold`` when that is set."""
 
     def __init__(self) -> None:
         self.epoch = "e1"
         self.last_seq = 0
         self.ring: list[tuple[int, EventRow]] = []
         self.coming: list[tuple[int, EventRow]] = []
+        self.hold: asyncio.Event | None = None
 
     @asynccontextmanager
     async def subscribe(self, after: int | None) -> AsyncIterator[FakeStream]:
         start = self.last_seq if after is None else after
         oldest = self.ring[0][0] if self.ring else self.last_seq + 1
         kept = [entry for entry in self.ring + self.coming if entry[0] > start]
-        yield FakeStream(max(start + 1, oldest), kept)
+        yield FakeStream(max(start + 1, oldest), kept, self.hold)
 
 
 @dataclass

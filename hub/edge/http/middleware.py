@@ -5,23 +5,27 @@ Plain ASGI because wrapping responses (as Starlette's BaseHTTPMiddleware does) b
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import traceback
 
 import structlog
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hub.core.errors import Refused
 from hub.edge.auth import Authenticator
-from hub.edge.http.problem import TOO_LARGE, of_error, problem
+from hub.edge.http.problem import SPLIT, TOO_LARGE, of_error, problem
 
 PUBLIC = frozenset({"/healthz", "/readyz", "/metrics", "/openapi.json", "/docs", "/docs/docs.css", "/docs/docs.js"})
 """Paths served without a token: health, bounded figures and the documentation. Every other path needs one."""
 BODY_BYTES = 1_048_576
 BLOB_BYTES = 8_388_608
 BLOBS = "/api/v1/blobs/"
+BODY_S = 60.0
+"""For all of a body, whatever its size."""
 
 _log = structlog.get_logger("hub.edge.http")
 
@@ -50,6 +54,11 @@ class Envelope:
 
         try:
             await self._app(scope, receive, stamped)
+        except ClientDisconnect:
+            # cut off or too slow: one who is still there is told
+            if not started:
+                late = problem(408, "request_timeout", f"the body was not here within {BODY_S:g} s", request_id=request_id)
+                await late(scope, receive, stamped)
         except Exception:
             # the plain traceback: one that shows locals would show the caller's token
             where = {"method": scope["method"], "path": scope["path"], "traceback": traceback.format_exc()}
@@ -92,18 +101,26 @@ class BodyLimit:
         limit = BLOB_BYTES if scope["path"].startswith(BLOBS) else BODY_BYTES
         declared = Headers(scope=scope).get("content-length", "0")
         if declared.isdecimal() and int(declared[:20]) > limit:
-            refused = problem(413, TOO_LARGE, _too_large(limit), request_id=scope["state"]["request_id"])
+            refused = problem(413, TOO_LARGE, _too_large(limit), hint=SPLIT, request_id=scope["state"]["request_id"])
             await refused(scope, receive, send)
             return
         await self._app(scope, _bounded(receive, limit), send)
 
 
 def _bounded(receive: Receive, limit: int) -> Receive:
-    got = 0
+    got, whole = 0, False
+    until = asyncio.get_running_loop().time() + BODY_S
 
     async def read() -> Message:
-        nonlocal got
-        message = await receive()
+        nonlocal got, whole
+        if whole:  # what is awaited from now on is the end of the connection
+            return await receive()
+        try:
+            async with asyncio.timeout_at(until):
+                message = await receive()
+        except TimeoutError:
+            return {"type": "http.disconnect"}  # whoever waits for the rest gives up, and Envelope says why
+        whole = not message.get("more_body", False)
         got += len(message.get("body", b""))
         if got > limit:
             # the one class that FastAPI lets through while it reads a body

@@ -1,0 +1,79 @@
+"""An HTTP connection that waits for a request only so long, and ends in order when what comes is none.
+
+Uvicorn bounds a connection that says nothing between two requests, but not one that says it byte by byte: each byte would hold a socket of
+the hub for ever. And it fails where the rest of a request turns out to be no HTTP after the answer has left. How long a body may take is
+the middleware's to say.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from http import HTTPStatus
+from typing import Any
+
+from starlette.responses import Response
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from hub.edge.http.problem import MEDIA_TYPE, problem
+
+HEAD_S = 10.0
+"""From the first byte that could be a request's to the end of its head."""
+
+
+class Connection(H11Protocol):
+    """One client's connection: a head that is not whole in time is answered 408 and ends it."""
+
+    _deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        """Wait for the first request."""
+        super().connection_made(transport)
+        self._mind()
+
+    def data_received(self, data: bytes) -> None:
+        """Some of a request."""
+        super().data_received(data)
+        self._mind()
+
+    def on_response_complete(self) -> None:
+        """Wait for the next request, unless it is here already."""
+        super().on_response_complete()
+        self._mind()
+
+    def send_400_response(self, msg: str) -> None:
+        """What came is no HTTP: say so, unless something else was said already, and end."""
+        if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
+            self._say(problem(HTTPStatus.BAD_REQUEST, "bad_request", msg, hint="speak HTTP/1.1, as RFC 9112 says"))
+        self.transport.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client is gone."""
+        super().connection_lost(exc)
+        self._disarm()
+
+    def _mind(self) -> None:
+        """Arm the deadline where a head is awaited; take it away where a request is served or the socket is a sidecar's now."""
+        served = self.cycle is not None and not self.cycle.response_complete
+        if served or self.transport.is_closing() or self.transport.get_protocol() is not self:
+            self._disarm()
+        elif self._deadline is None:
+            self._deadline = self.loop.call_later(HEAD_S, self._give_up)
+
+    def _disarm(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _give_up(self) -> None:
+        if self.transport.is_closing():
+            return
+        if self.conn.trailing_data[0]:  # a connection that a browser opened in advance is told nothing
+            late = f"the head of the request was not here within {HEAD_S:g} s"
+            self._say(problem(HTTPStatus.REQUEST_TIMEOUT, "request_timeout", late))
+        self.transport.close()
+
+    def _say(self, answer: Response) -> None:
+        """Write an answer past the parser, which has given up on this connection."""
+        phrase = HTTPStatus(answer.status_code).phrase
+        head = f"HTTP/1.1 {answer.status_code} {phrase}\r\ncontent-type: {MEDIA_TYPE}\r\ncontent-length: {len(answer.body)}\r\n"
+        self.transport.write(head.encode() + b"connection: close\r\n\r\n" + bytes(answer.body))
