@@ -15,6 +15,7 @@ from hub.client.registered import AgentApi, ChangeApi, ProjectApi, RepoApi
 from hub.client.stream import EventApi
 from hub.client.tasks import TaskApi
 from hub.client.tokens import TokenApi
+from hub.client.transport import part
 from hub.ids import TERMINAL
 
 
@@ -72,9 +73,9 @@ class HubClient(TaskApi, AgentApi, ChangeApi, ProjectApi, RepoApi, EventApi, Tok
     async def put_blob(self, body: bytes) -> str:
         """Store a body of at most 8 MiB; its SHA-256, under which it is found. Storing it again is nothing."""
         sha256 = hashlib.sha256(body).hexdigest()
-        await self.send("PUT", f"/blobs/{sha256}", content=body)
+        await self.send("PUT", f"/blobs/{part(sha256)}", content=body)
         return sha256
 
     async def get_blob(self, sha256: str) -> bytes:
         """A stored body."""
-        return (await self.send("GET", f"/blobs/{sha256}")).content
+        return (await self.send("GET", f"/blobs/{part(sha256)}")).content

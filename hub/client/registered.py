@@ -18,7 +18,7 @@ from hub.client.documents import (
     Repos,
     Verification,
 )
-from hub.client.transport import Transport, given
+from hub.client.transport import Transport, given, part
 
 
 class AgentApi(Transport):
@@ -30,23 +30,23 @@ class AgentApi(Transport):
 
     async def agent(self, agent: str) -> AgentDetail:
         """One agent."""
-        return await self.ask(AgentDetail, "GET", f"/agents/{agent}")
+        return await self.ask(AgentDetail, "GET", f"/agents/{part(agent)}")
 
     async def pause_agent(self, agent: str) -> AgentDetail:
         """No new work for it."""
-        return await self.ask(AgentDetail, "POST", f"/agents/{agent}/pause")
+        return await self.ask(AgentDetail, "POST", f"/agents/{part(agent)}/pause")
 
     async def resume_agent(self, agent: str) -> AgentDetail:
         """End a pause and a quarantine."""
-        return await self.ask(AgentDetail, "POST", f"/agents/{agent}/resume")
+        return await self.ask(AgentDetail, "POST", f"/agents/{part(agent)}/resume")
 
     async def start_probe(self, agent: str) -> ProbeStarted:
         """Have its machine run a task that wakes no agent and costs no tokens."""
-        return await self.ask(ProbeStarted, "POST", f"/agents/{agent}/probe")
+        return await self.ask(ProbeStarted, "POST", f"/agents/{part(agent)}/probe")
 
     async def probe(self, agent: str, task: str) -> Probe:
         """How far that task is; its machine works once ``state`` is done."""
-        return await self.ask(Probe, "GET", f"/agents/{agent}/probe/{task}")
+        return await self.ask(Probe, "GET", f"/agents/{part(agent)}/probe/{part(task)}")
 
 
 class ChangeApi(Transport):
@@ -61,21 +61,21 @@ class ChangeApi(Transport):
 
     async def change(self, change: str) -> ChangeDetail:
         """One change."""
-        return await self.ask(ChangeDetail, "GET", f"/changes/{change}")
+        return await self.ask(ChangeDetail, "GET", f"/changes/{part(change)}")
 
     async def diff(self, change: str) -> str:
         """The change as a unified diff."""
-        return (await self.send("GET", f"/changes/{change}/diff")).text
+        return (await self.send("GET", f"/changes/{part(change)}/diff")).text
 
     async def approve(self, change: str, *, head_sha: str, comment: str = "", confirmed: bool = False) -> ChangeDetail:
         """Approve exactly this head. ``confirmed``: a person looked at it (needed with an operator's token)."""
         body = {"head_sha": head_sha, "comment": comment, "confirmed": confirmed}
-        return await self.ask(ChangeDetail, "POST", f"/changes/{change}/approve", body=body)
+        return await self.ask(ChangeDetail, "POST", f"/changes/{part(change)}/approve", body=body)
 
     async def reject(self, change: str, reason: str, *, final: bool = False) -> ChangeDetail:
         """Send the task back with the reason, or end it with ``final``."""
         body = {"reason": reason, "final": final}
-        return await self.ask(ChangeDetail, "POST", f"/changes/{change}/reject", body=body)
+        return await self.ask(ChangeDetail, "POST", f"/changes/{part(change)}/reject", body=body)
 
 
 class ProjectApi(Transport):
@@ -87,7 +87,7 @@ class ProjectApi(Transport):
 
     async def project(self, project: str) -> Project:
         """One project."""
-        return await self.ask(Project, "GET", f"/projects/{project}")
+        return await self.ask(Project, "GET", f"/projects/{part(project)}")
 
     async def create_project(
         self,
@@ -106,15 +106,15 @@ class ProjectApi(Transport):
     async def update_project(self, project: str, changes: dict[str, Any], *, version: int) -> Project:
         """Change the fields named; ``version`` is the one that was read (412 when it is no longer current)."""
         headers = {"If-Match": f'"{version}"'}
-        return await self.ask(Project, "PATCH", f"/projects/{project}", body=changes, headers=headers)
+        return await self.ask(Project, "PATCH", f"/projects/{part(project)}", body=changes, headers=headers)
 
     async def pause_project(self, project: str) -> Project:
         """Give out none of its tasks."""
-        return await self.ask(Project, "POST", f"/projects/{project}/pause")
+        return await self.ask(Project, "POST", f"/projects/{part(project)}/pause")
 
     async def resume_project(self, project: str) -> Project:
         """Give out its tasks again."""
-        return await self.ask(Project, "POST", f"/projects/{project}/resume")
+        return await self.ask(Project, "POST", f"/projects/{part(project)}/resume")
 
 
 class RepoApi(Transport):
@@ -126,7 +126,7 @@ class RepoApi(Transport):
 
     async def repo(self, repo: str) -> Repo:
         """One repository."""
-        return await self.ask(Repo, "GET", f"/repos/{repo}")
+        return await self.ask(Repo, "GET", f"/repos/{part(repo)}")
 
     async def add_repo(
         self,
@@ -144,12 +144,12 @@ class RepoApi(Transport):
     async def update_repo(self, repo: str, changes: dict[str, Any], *, version: int) -> Repo:
         """Change the fields named; ``version`` is the one that was read (412 when it is no longer current)."""
         headers = {"If-Match": f'"{version}"'}
-        return await self.ask(Repo, "PATCH", f"/repos/{repo}", body=changes, headers=headers)
+        return await self.ask(Repo, "PATCH", f"/repos/{part(repo)}", body=changes, headers=headers)
 
     async def pause_repo(self, repo: str) -> Repo:
         """Give out no task that works in it."""
-        return await self.ask(Repo, "POST", f"/repos/{repo}/pause")
+        return await self.ask(Repo, "POST", f"/repos/{part(repo)}/pause")
 
     async def resume_repo(self, repo: str) -> Repo:
         """Give out its tasks again."""
-        return await self.ask(Repo, "POST", f"/repos/{repo}/resume")
+        return await self.ask(Repo, "POST", f"/repos/{part(repo)}/resume")

@@ -16,7 +16,7 @@ from hub.client.documents import (
     TaskDetail,
     TaskPage,
 )
-from hub.client.transport import Transport, given
+from hub.client.transport import Transport, given, part
 
 
 class TaskApi(Transport):
@@ -76,11 +76,11 @@ class TaskApi(Transport):
 
     async def task(self, task: str) -> TaskDetail:
         """One task with everything known of it."""
-        return await self.ask(TaskDetail, "GET", f"/tasks/{task}")
+        return await self.ask(TaskDetail, "GET", f"/tasks/{part(task)}")
 
     async def explain(self, task: str) -> Explanation:
         """Why it is not running now."""
-        return await self.ask(Explanation, "GET", f"/tasks/{task}/explain")
+        return await self.ask(Explanation, "GET", f"/tasks/{part(task)}/explain")
 
     async def hold(self, task: str, reason: str = "") -> TaskAnswer:
         """Keep it from running."""
@@ -115,4 +115,4 @@ class TaskApi(Transport):
         return await self.ask(Dispatched, "POST", "/dispatch", body=given(project=project, lane=lane))
 
     async def _steer(self, task: str, verb: str, body: dict[str, Any] | None = None) -> TaskAnswer:
-        return await self.ask(TaskAnswer, "POST", f"/tasks/{task}/{verb}", body=body)
+        return await self.ask(TaskAnswer, "POST", f"/tasks/{part(task)}/{verb}", body=body)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypedDict
 
-from hub.client.transport import Transport, given
+from hub.client.transport import Transport, given, part
 
 
 class Token(TypedDict):
@@ -82,7 +82,7 @@ class TokenApi(Transport):
 
     async def revoke_token(self, token: str) -> Token:
         """End a token now, with everything that is open under it. ``token`` is its id, 8 hexadecimal digits."""
-        return await self.ask(Token, "DELETE", f"/tokens/{token}")
+        return await self.ask(Token, "DELETE", f"/tokens/{part(token)}")
 
     async def create_enrolment(self, *, expires_s: int = 900) -> Enrolment:
         """A code with which one machine can join."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self, TypeVar, cast
+from urllib.parse import quote
 
 import httpx2
 
@@ -82,6 +83,11 @@ def refusal(answer: httpx2.Response) -> HubProblem:
     except (KeyError, ValueError):
         retry_after_s = None
     return HubProblem(answer.status_code, body if isinstance(body, dict) else {}, retry_after_s)
+
+
+def part(name: str) -> str:
+    """A name as one segment of a path: whatever it holds, it leads nowhere else."""
+    return quote(name, safe="") if name.strip(".") else name.replace(".", "%2E")
 
 
 def given(**fields: Any) -> dict[str, Any]:

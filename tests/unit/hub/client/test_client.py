@@ -290,3 +290,15 @@ async def test_the_hubs_clock_is_known_to_a_second_or_two():
         apart = await hub.clock()
         assert apart is not None
         assert 87 < apart < 91
+
+
+@pytest.mark.parametrize("name", ["../projects/default", "..", ".", "site?x=1", "site#x", "a/b", "%2e%2e", "a b", "\x1b[31m"])
+async def test_a_name_leads_to_no_other_path(house, name):
+    house.rows.project()
+    async with connect(house) as hub:
+        for ask in (hub.repo(name), hub.pause_project(name)):
+            with pytest.raises(HubProblem) as refused:
+                await ask
+            assert refused.value.status == 404
+            assert refused.value.code in ("unknown_repository", "unknown_project", "not_found")
+    assert house.conductor.commands == []
