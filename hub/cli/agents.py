@@ -10,14 +10,15 @@ from hub.cli import render
 from hub.cli.exits import EPILOG
 from hub.cli.render import age, moment, state
 from hub.cli.session import Cursor, Json, Limit, call
-from hub.cli.words import AgentStateWord
+from hub.cli.words import AgentStateWord, named
+from hub.ids import AGENT_ID
 
 if TYPE_CHECKING:
     from hub.client.documents import AgentDetail
 
 app = typer.Typer(help="Read and pause agents.", no_args_is_help=True, epilog=EPILOG)
 
-Name = Annotated[str, typer.Argument(metavar="AGENT", help="Its id.")]
+Name = Annotated[str, typer.Argument(metavar="AGENT", help="Its id.", callback=named(AGENT_ID))]
 
 
 @app.command("list")

@@ -10,14 +10,16 @@ from hub.cli import render
 from hub.cli.exits import EPILOG, Exit
 from hub.cli.render import moment
 from hub.cli.session import Json, call, fail
-from hub.cli.words import LaneWord, complete
+from hub.cli.words import LaneWord, complete, named
+from hub.ids import NAME
 
 if TYPE_CHECKING:
     from hub.client.documents import Project
 
 app = typer.Typer(help="Read and edit projects; release held tasks.", no_args_is_help=True, epilog=EPILOG)
 
-Id = Annotated[str, typer.Argument(metavar="PROJECT", help="Its id.")]
+New = Annotated[str, typer.Argument(metavar="PROJECT", help="Its id.")]
+Id = Annotated[str, typer.Argument(metavar="PROJECT", help="Its id.", callback=named(NAME))]
 Name = Annotated[str | None, typer.Option("--name", metavar="TEXT", help="What people see.")]
 Description = Annotated[str | None, typer.Option("--description", "-d", metavar="TEXT", help="What it is about.")]
 Repos = Annotated[
@@ -76,7 +78,7 @@ def show(ctx: typer.Context, project: Id, json: Json = False) -> None:
 @app.command()
 def create(
     ctx: typer.Context,
-    project: Id,
+    project: New,
     name: Name = None,
     description: Description = None,
     repo: Repos = None,

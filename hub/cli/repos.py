@@ -10,15 +10,19 @@ import typer
 
 from hub.cli import render
 from hub.cli.exits import EPILOG, Exit
+from hub.cli.inputs import Inputs, read_argument
 from hub.cli.render import moment
 from hub.cli.session import Json, call, fail
+from hub.cli.words import named
+from hub.ids import NAME
 
 if TYPE_CHECKING:
     from hub.client.documents import Repo
 
 app = typer.Typer(help="Register and edit repositories.", no_args_is_help=True, epilog=EPILOG)
 
-Name = Annotated[str, typer.Argument(metavar="REPO", help="Its name.")]
+New = Annotated[str, typer.Argument(metavar="REPO", help="Its name.")]
+Name = Annotated[str, typer.Argument(metavar="REPO", help="Its name.", callback=named(NAME))]
 Base = Annotated[str | None, typer.Option("--base", "-b", metavar="BRANCH", help="Branch that changes are merged into.")]
 Policy = Annotated[str | None, typer.Option("--policy", metavar="JSON", help="Merge policy as JSON, or @FILE.")]
 Checks = Annotated[str | None, typer.Option("--checks", metavar="JSON", help="Registered checks as a JSON list, or @FILE.")]
@@ -58,7 +62,7 @@ def show(ctx: typer.Context, repo: Name, json: Json = False) -> None:
 @app.command()
 def add(
     ctx: typer.Context,
-    name: Name,
+    name: New,
     url: Annotated[str, typer.Argument(metavar="URL", help="A path, or an address the hub can reach with git.")],
     base: Base = None,
     policy: Policy = None,
@@ -70,17 +74,10 @@ def add(
     Example: agentcom repo add site /srv/site.git --base main
     """
     # a relative path means the user's directory, which the hub does not share
-    where = url if "://" in url or ":" in url else str(Path(url).expanduser().absolute())
-    _show(
-        call(
-            ctx,
-            lambda hub: hub.add_repo(
-                name, where, base=base, policy=_document("--policy", policy), checks=_document("--checks", checks)
-            ),
-            admin=True,
-        ),
-        json,
-    )
+    where = url if not url or ":" in url else str(Path(url).expanduser().absolute())
+    merge_policy, registered = _documents(policy, checks)
+    added = call(ctx, lambda hub: hub.add_repo(name, where, base=base, policy=merge_policy, checks=registered), admin=True)
+    _show(added, json)
 
 
 @app.command()
@@ -102,12 +99,8 @@ def update(
 
     Example: agentcom repo update site --policy '{"auto_merge_tier1": true}'
     """
-    given: dict[str, Any] = {
-        "url": url,
-        "base": base,
-        "policy": _document("--policy", policy),
-        "checks": _document("--checks", checks),
-    }
+    merge_policy, registered = _documents(policy, checks)
+    given: dict[str, Any] = {"url": url, "base": base, "policy": merge_policy, "checks": registered}
     changes = {field: value for field, value in given.items() if value is not None}
     if not changes:
         fail(Exit.USAGE, "nothing to change", "agentcom repo update --help")
@@ -133,13 +126,14 @@ def resume(ctx: typer.Context, repo: Name, json: Json = False) -> None:
     _say(call(ctx, lambda hub: hub.resume_repo(repo)), json)
 
 
-def _document(option: str, text: str | None) -> Any:
-    if text is None:
-        return None
-    try:
-        return jsonlib.loads(Path(text[1:]).read_text("utf-8") if text.startswith("@") else text)
-    except (OSError, ValueError) as fault:
-        fail(Exit.USAGE, f"{option} cannot be read as JSON: {fault}")
+def _documents(policy: str | None, checks: str | None) -> tuple[Any, Any]:
+    inputs = Inputs()
+    found = [
+        inputs.take(lambda: read_argument("--policy", policy), None),
+        inputs.take(lambda: read_argument("--checks", checks), None),
+    ]
+    inputs.check()
+    return found[0], found[1]
 
 
 def _say(repo: Repo, json: bool) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,19 +20,39 @@ _ROOT_OPTIONS = ("--url", "--token-file", "--version")
 
 
 class _Root(typer.core.TyperGroup):
-    """The root of the tree, which knows where its own options belong."""
+    """The root of the tree, which knows where its own options belong, and that arguments are foreign text, too."""
+
+    def make_context(self, info_name: str | None, args: list[str], *rest: Any, **extra: Any) -> Any:
+        """Read the root's own arguments; bytes that are no text are refused."""
+        with _harmless():
+            for i, arg in enumerate(args, start=1):
+                if any("\ud800" <= char <= "\udfff" for char in arg):
+                    raise typer.BadParameter(f"argument {i} is not text in UTF-8")
+            return super().make_context(info_name, args, *rest, **extra)
 
     def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]  # typer's own name for the context
         """Run a command; an option of the root behind it is refused with the right place."""
-        try:
-            return super().invoke(ctx)
-        except typer.BadParameter:
-            raise
-        except Exception as fault:
-            if (option := getattr(fault, "option_name", None)) in _ROOT_OPTIONS and hasattr(fault, "message"):
-                fault.message = f"No such option: {option}. It stands before the command: agentcom {option} … task list"
-                fault.possibilities = None  # type: ignore[attr-defined]  # set by the parser, not declared on its base
-            raise
+        with _harmless():
+            try:
+                return super().invoke(ctx)
+            except typer.BadParameter:
+                raise
+            except Exception as fault:
+                if (option := getattr(fault, "option_name", None)) in _ROOT_OPTIONS and hasattr(fault, "message"):
+                    fault.message = f"No such option: {option}. It stands before the command: agentcom {option} … task list"
+                    fault.possibilities = None  # type: ignore[attr-defined]  # set by the parser, not declared on its base
+                raise
+
+
+@contextmanager
+def _harmless() -> Iterator[None]:
+    """The parser repeats what it does not understand: without its power over the terminal."""
+    try:
+        yield
+    except Exception as fault:
+        if isinstance(message := getattr(fault, "message", None), str):
+            fault.message = render.clean(message, lines=True)  # type: ignore[attr-defined]  # of the parser's errors
+        raise
 
 
 def _show_version(value: bool) -> None:

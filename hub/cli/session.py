@@ -58,6 +58,7 @@ def check_url(value: str) -> str:
     try:
         parts = urlsplit(value)
         usable = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+        usable = usable and parts.username is None and render.clean(value) == value and " " not in value
     except ValueError:
         usable = False
     if not usable:
@@ -73,17 +74,26 @@ def find_token(target: Target, *, admin: bool = False) -> str | None:
     """
     if target.token_file is not None:
         try:
-            return target.token_file.read_text("utf-8").strip()
+            return _token(target.token_file.read_bytes(), str(target.token_file))
         except OSError as fault:
             fail(Exit.USAGE, f"the token file cannot be read: {fault.strerror}: {target.token_file}")
     if token := os.environ.get("AGENTCOM_TOKEN"):
-        return token.strip()
+        return _token(os.fsencode(token), "AGENTCOM_TOKEN")
     if not is_local(target.url):
         return None
+    found = _data_dir() / (ADMIN_FILE if admin else TOKEN_FILE)
     try:
-        return (_data_dir() / (ADMIN_FILE if admin else TOKEN_FILE)).read_text("utf-8").strip()
+        return _token(found.read_bytes(), str(found))
     except OSError:
         return None
+
+
+def _token(given: bytes, whence: str) -> str:
+    """A token as a header can carry it. What is none is not repeated: it may be half a secret."""
+    token = given.strip().decode(errors="replace")
+    if not token or not token.isascii() or render.clean(token) != token or " " in token:
+        fail(Exit.USAGE, f"{whence} does not hold a token", "a token is one word on one line, like ac_1f2e3d4c_…")
+    return token
 
 
 def is_local(url: str) -> bool:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json as jsonlib
 import shlex
-import sys
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from hub.cli import render
 from hub.cli.exits import Exit
+from hub.cli.inputs import BadInput, Inputs, read_document, read_text
 from hub.cli.session import Json, call, fail
-from hub.cli.words import Complexity, LaneWord, NewTypeWord
+from hub.cli.words import Complexity, Key, LaneWord, NewTypeWord
 
 if TYPE_CHECKING:
     from hub.client import HubClient
@@ -85,9 +84,7 @@ def submit(
         int | None, typer.Option("--max-tries", metavar="COUNT", help="Attempts before it is given up.")
     ] = None,
     unique: Annotated[str | None, typer.Option("--unique", metavar="KEY", help="At most one live task has this key.")] = None,
-    key: Annotated[
-        str | None, typer.Option("--key", metavar="KEY", help="Idempotency key: repeating the command is harmless.")
-    ] = None,
+    key: Key = None,
     source: Annotated[
         str | None,
         typer.Option("--from", metavar="FILE", help="JSON file with one task or a list of tasks; - is stdin. All or none."),
@@ -109,9 +106,10 @@ def submit(
 
         _report(call(ctx, send_all), json, batch=True)
         return
+    inputs = Inputs()
     fields: dict[str, Any] = {
         "title": title,
-        "description": _text(description),
+        "description": inputs.take(lambda: _text(description), None),
         "type": kind,
         "lane": lane,
         "project": project,
@@ -125,7 +123,7 @@ def submit(
         "not_before": not_before,
         "deadline": deadline,
         "hold": hold or None,
-        "verification": [_verification(text) for text in verify or []],
+        "verification": [inputs.take(partial(_verification, text), None) for text in verify or []],
         "success_criteria": criterion,
         "file_hints": [{"path": path} for path in file or []],
         "tags": tag,
@@ -135,6 +133,7 @@ def submit(
         "max_tries": max_tries,
         "unique_key": unique,
     }
+    inputs.check()
     task = cast("NewTask", {name: value for name, value in fields.items() if value not in (None, [])})
 
     async def send(hub: HubClient) -> Sent:
@@ -199,36 +198,28 @@ def _verification(text: str) -> Verification:
         return {"kind": text}
     kind, colon, target = text.partition(":")
     if kind == "file_exists" and not target:
-        fail(Exit.USAGE, "file_exists needs :PATH", "--verify file_exists:README.md")
+        raise BadInput("--verify file_exists needs :PATH, like file_exists:README.md")
     if kind == "file_exists" and colon:
         return {"kind": kind, "target": target}
     try:
         argv = shlex.split(text)
     except ValueError as fault:
-        fail(Exit.USAGE, f"--verify {text!r} cannot be split into words: {fault}")
+        raise BadInput(f"--verify {text!r} cannot be split into words: {fault}") from None
+    if not argv:
+        raise BadInput("--verify takes a command or a kind of check, not nothing")
     return {"kind": "command_succeeds", "argv": argv}
 
 
 def _text(given: str | None) -> str | None:
     if given is None or (given != "-" and not given.startswith("@")):
         return given
-    return _read(given.removeprefix("@"))
-
-
-def _read(source: str) -> str:
-    if source == "-":
-        return sys.stdin.read()
-    try:
-        return Path(source).read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as fault:
-        fail(Exit.USAGE, f"{source} cannot be read: {fault}")
+    return read_text(given.removeprefix("@"))
 
 
 def _read_tasks(source: str) -> list[NewTask]:
-    try:
-        found = jsonlib.loads(_read(source))
-    except ValueError as fault:
-        fail(Exit.USAGE, f"{source} is not valid JSON: {fault}")
+    inputs = Inputs()
+    found: Any = inputs.take(lambda: read_document(source), None)
+    inputs.check()
     if isinstance(found, dict):
         found = found.get("tasks", [found])
     if not isinstance(found, list):

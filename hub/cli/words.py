@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from typing import Annotated
 
 import typer
 
+from hub.cli import render
 from hub.ids import AgentState, ChangeState, Lane, TaskState, TaskType, parse_change_ref, parse_task_ref
 
 COMPLEXITIES = ("trivial", "standard", "complex")
@@ -35,6 +37,23 @@ def _reference(parse: Callable[[str], int]) -> Callable[[str | None], str | None
         return value
 
     return read
+
+
+def named(pattern: re.Pattern[str]) -> Callable[[str | None], str | None]:
+    """Refuses what can be the name of nothing before anybody is asked."""
+
+    def check(value: str | None) -> str | None:
+        if value is not None and pattern.fullmatch(value) is None:
+            raise typer.BadParameter(f"{value[:64]!r} is not a name: names are 1 to 64 of a-z 0-9 - _ .")
+        return value
+
+    return check
+
+
+def _key(value: str | None) -> str | None:
+    if value is not None and not (value.isascii() and render.clean(value) == value and 0 < len(value) <= 128):
+        raise typer.BadParameter("a key is 1 to 128 printable ASCII characters")
+    return value
 
 
 _NEW_TYPES = [kind for kind in TaskType if kind is not TaskType.CHECK]
@@ -67,6 +86,10 @@ NewTypeWord = Annotated[
 Complexity = Annotated[
     str | None,
     typer.Option("--complexity", metavar="WORD", help=listed(COMPLEXITIES), autocompletion=complete(COMPLEXITIES)),
+]
+Key = Annotated[
+    str | None,
+    typer.Option("--key", metavar="KEY", help="Idempotency key: repeating the command is harmless.", callback=_key),
 ]
 Project = Annotated[str | None, typer.Option("--project", "-p", metavar="PROJECT", help="Only of this project.")]
 Repo = Annotated[str | None, typer.Option("--repo", "-r", metavar="REPO", help="Only of this repository.")]
