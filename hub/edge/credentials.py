@@ -47,6 +47,15 @@ _AGENT = _Role(AGENT_FILE, "sidecar", (agent_scope(ANY_AGENT),), person=False)
 
 def open_key(data_dir: Path) -> bytes:
     """The key all digests are made with, made on a first start. Raises InsecureFile if any secret here can be read by others."""
+    try:
+        return _open_key(data_dir)
+    except (OSError, UnicodeDecodeError) as fault:
+        why = fault.strerror if isinstance(fault, OSError) else "it is not text"
+        where = getattr(fault, "filename", None) or data_dir / KEY_FILE
+        raise InsecureFile(f"the data directory cannot be used: {why}: {where}; choose another --data-dir") from fault
+
+
+def _open_key(data_dir: Path) -> bytes:
     data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     for name in (KEY_FILE, ADMIN_FILE, OPERATOR_FILE, AGENT_FILE):
         if (path := data_dir / name).exists() and path.stat().st_mode & 0o077:

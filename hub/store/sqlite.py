@@ -49,6 +49,9 @@ FIXED_IN = (3, 51, 3)
 log = structlog.get_logger("store")
 
 
+_NO_STORE = frozenset({sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_CANTOPEN})
+
+
 class StoreUnusable(HubError):
     """The store cannot be opened safely; the message names the cure."""
 
@@ -125,7 +128,10 @@ class SqliteStore:
     @classmethod
     async def open(cls, path: Path, *, durability: Durability = "full", readers: int = READERS) -> SqliteStore:
         """Open (and migrate) the file; raises StoreUnusable if another hub has it, it is too new, or a pragma does not hold."""
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as fault:
+            raise StoreUnusable(f"{path.parent} cannot be a data directory: {fault.strerror}; choose another") from fault
         _refuse_network_fs(path)
         if sqlite3.sqlite_version_info < FIXED_IN:
             log.debug("sqlite_version", version=sqlite3.sqlite_version, note="safe here: one connection writes and checkpoints")
@@ -140,10 +146,12 @@ class SqliteStore:
                 reader = await _connect(path, writable=False)
                 opened.append(reader)
                 await reader.run(_prepare_reader)
-        except BaseException:
+        except BaseException as fault:
             for connection in opened:
                 await connection.close()
             os.close(lock)
+            if isinstance(fault, sqlite3.DatabaseError) and fault.sqlite_errorcode in _NO_STORE:
+                raise StoreUnusable(f"{path} is no store of a hub, or broken: {fault}; restore a backup of it") from fault
             raise
         return cls(path, writer, Readers(opened[1:]), lock=lock, last_seq=last["seq"], durability=durability)
 

@@ -76,5 +76,21 @@ def test_a_key_that_is_none_is_refused(tmp_path):
         open_key(tmp_path)
 
 
+@pytest.mark.parametrize("obstacle", ["a file", "a directory as key", "a binary key"])
+def test_a_data_directory_that_is_none_is_said_not_thrown(tmp_path, obstacle):
+    data_dir = tmp_path / "hub"
+    match obstacle:
+        case "a file":
+            data_dir.touch()
+        case "a directory as key":
+            (data_dir / "hub.key").mkdir(mode=0o700, parents=True)
+        case "a binary key":
+            data_dir.mkdir()
+            (data_dir / "hub.key").write_bytes(b"\xff")
+            (data_dir / "hub.key").chmod(0o600)
+    with pytest.raises(InsecureFile, match="choose another --data-dir"):
+        open_key(data_dir)
+
+
 def test_the_key_stays_the_same(tmp_path):
     assert open_key(tmp_path) == open_key(tmp_path)

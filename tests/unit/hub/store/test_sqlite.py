@@ -240,3 +240,20 @@ async def test_a_really_full_file_is_the_callers(path: Path) -> None:
             await store.commit(Group(operations=[], events=[EventRow(1, "k" * 100, "ann", data="x" * 4000)] * 2000), NOW)
         await store._writer.run(lambda connection: connection.execute("PRAGMA max_page_count = 1000000").fetchone())
         assert (await store.commit(Group(events=[EventRow(1, "k", "ann")]), NOW)).events[0][0] == 1
+
+
+async def test_a_data_directory_that_cannot_be_is_said(tmp_path):
+    (tmp_path / "hub").touch()
+    with pytest.raises(StoreUnusable, match="cannot be a data directory: File exists; choose another"):
+        await SqliteStore.open(tmp_path / "hub" / "hub.db")
+
+
+@pytest.mark.parametrize(
+    "content", [b"these are no pages" * 400, b"SQLite format 3\0" + b"\xff" * 8000], ids=["text", "broken"]
+)
+async def test_a_file_that_is_no_store_is_said_and_left_as_it_was(tmp_path, content):
+    path = tmp_path / "hub.db"
+    path.write_bytes(content)
+    with pytest.raises(StoreUnusable, match="is no store of a hub, or broken"):
+        await SqliteStore.open(path)
+    assert path.read_bytes() == content
