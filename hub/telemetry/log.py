@@ -11,6 +11,7 @@ from typing import Any
 import structlog
 
 _TOKEN = re.compile(r"ac_[0-9a-f]{8}_[A-Za-z0-9_-]{16,}")
+_LINES = frozenset({"exception", "traceback"})
 _CREDENTIALS = re.compile(r"(?i)(://[^/\s:@]*:)[^@/\s]+@|(bearer\s+)\S+")
 
 
@@ -19,6 +20,20 @@ def redact(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> Mutab
     for key, value in event.items():
         if isinstance(value, str):
             event[key] = _CREDENTIALS.sub(r"\1\2[redacted]", _TOKEN.sub("ac_[redacted]", value))
+    return event
+
+
+def harmless(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """A structlog processor for terminals: words of agents and submitters are shown without power over it, and forge no lines.
+
+    Tracebacks keep their lines. JSON needs none of this: it escapes by itself.
+    """
+    for key, value in event.items():
+        if isinstance(value, str):
+            kept = "\n" if key in _LINES else ""
+            event[key] = "".join(
+                char if char.isprintable() or char in kept else char.encode("unicode_escape").decode() for char in value
+            )
     return event
 
 
@@ -31,6 +46,7 @@ def configure(*, as_json: bool | None = None, level: str = "info") -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
         redact,
+        *([] if as_json else [harmless]),
     ]
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer()
