@@ -1,0 +1,107 @@
+"""The hub keeps what its OpenAPI document promises: generated requests, valid and not, at a real hub.
+
+Whatever is sent: no 5xx, a documented status, a documented content type, a body of the documented shape; and what the document forbids is
+refused. The same requests every time; ``HYPOTHESIS=long`` makes many more.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, assume, given, settings
+from schemathesis import GenerationMode
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi import checks
+
+from hub.ids import Scope
+from tests.support.doors import House
+from tests.support.living_hub import LivingHub, living_hub
+from tests.support.reviewed import a_change_that_waits
+
+LONG = os.environ.get("HYPOTHESIS") == "long"
+PROFILE = settings(
+    max_examples=400 if LONG else 15,
+    derandomize=True,
+    database=None,
+    deadline=None,
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
+CHECKS = [
+    not_a_server_error,
+    checks.status_code_conformance,
+    checks.content_type_conformance,
+    checks.response_headers_conformance,
+    checks.response_schema_conformance,
+    checks.negative_data_rejection,
+]
+STREAM = "GET /api/v1/events"
+"""Never ends: it has a test of its own."""
+
+
+def document() -> dict[str, Any]:
+    house = House()
+    try:
+        return house.app.openapi()
+    finally:
+        house.close()
+
+
+REFUSALS = ["401", "403", "404", "405", "409", "413", "415", "422", "428"]
+CONFIG = schemathesis.Config.from_dict({"checks": {"negative_data_rejection": {"expected-statuses": REFUSALS}}})
+SCHEMA = schemathesis.openapi.from_dict(document(), config=CONFIG)
+OPERATIONS = {found.ok().label: found.ok() for found in SCHEMA.get_all_operations()}
+
+REQUESTS = [
+    (label, mode)
+    for label in OPERATIONS
+    for mode in GenerationMode
+    if label != STREAM and (mode is GenerationMode.POSITIVE or "/api/" in label)  # outside there is nothing to get wrong
+]
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LivingHub]:
+    """A hub with something of everything: tasks in most states, an agent, a change that waits, tokens."""
+    with living_hub(tmp_path_factory.mktemp("hub")) as hub:
+        hub.issue("approver", Scope.APPROVER)
+        hub.tokens["code"] = hub.made("POST", "/enrolments", {})["code"]
+        hub.made("POST", "/tasks", {"title": "held", "hold": True})
+        peer, _ = hub.working("worker")
+        a_change_that_waits(hub)
+        yield hub
+        peer.close()
+        assert hub.complaints() == []
+
+
+def bearer(hub: LivingHub, label: str) -> dict[str, str]:
+    """A token with the scope the operation needs; leaving costs one each time."""
+    if label == "POST /api/v1/leave":
+        return {"Authorization": f"Bearer {hub.issue('leaver', 'agent:leaver', person=False)}"}
+    name = "code" if label == "POST /api/v1/enrol" else "agent" if label.startswith("PUT /api/v1/blobs") else "admin"
+    return {"Authorization": f"Bearer {hub.tokens[name]}"}
+
+
+@pytest.mark.parametrize(("label", "mode"), REQUESTS, ids=lambda part: getattr(part, "value", part))
+def test_the_document_is_kept(hub: LivingHub, label: str, mode: GenerationMode) -> None:
+    @PROFILE
+    @given(OPERATIONS[label].as_strategy(generation_mode=mode))
+    def keeps(case: schemathesis.Case) -> None:
+        assume([] not in (case.query or {}).values())  # no trace of it is left in an address
+        case.call_and_validate(base_url=hub.url, headers=bearer(hub, label), checks=CHECKS, timeout=30)
+
+    keeps()
+    assert hub.complaints() == []
+
+
+def test_the_stream_of_events_is_what_the_document_says(hub: LivingHub) -> None:
+    """Its first words: the stream itself never ends."""
+    content = OPERATIONS[STREAM].definition.raw["responses"]["200"]["content"]
+    with hub.http.stream("GET", "/events", headers=bearer(hub, STREAM)) as answer:
+        assert answer.status_code == 200
+        assert answer.headers["content-type"].partition(";")[0] in content
+        assert next(answer.iter_lines()) == "event: start"
