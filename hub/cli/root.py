@@ -14,7 +14,7 @@ from hub import __version__
 from hub.cli import agents, changes, config, doctor, projects, render, repos, server, status, tasks, tokens, watching
 from hub.cli.demo import demo
 from hub.cli.exits import EPILOG
-from hub.cli.session import DEFAULT_URL, Target, check_url
+from hub.cli.session import DEFAULT_URL, Target, check_url, recorded_url
 
 _ROOT_OPTIONS = ("--url", "--token-file", "--version")
 
@@ -99,8 +99,14 @@ for _tree in (app, *NOUNS.values()):
 def target(
     ctx: typer.Context,
     url: Annotated[
-        str, typer.Option(envvar="AGENTCOM_URL", metavar="URL", help="Where the hub is.", callback=check_url)
-    ] = DEFAULT_URL,
+        str | None,
+        typer.Option(
+            envvar="AGENTCOM_URL",
+            metavar="URL",
+            help=f"Where the hub is; otherwise the one of this machine, otherwise {DEFAULT_URL}.",
+            callback=check_url,
+        ),
+    ] = None,
     token_file: Annotated[
         Path | None,
         typer.Option(
@@ -114,4 +120,4 @@ def target(
     ] = False,
 ) -> None:
     """Remember which hub the command is for."""
-    ctx.obj = Target(url, token_file)
+    ctx.obj = Target(url or recorded_url() or DEFAULT_URL, token_file)

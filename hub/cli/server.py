@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import sys
@@ -14,7 +13,7 @@ import typer
 from hub.cli import render
 from hub.cli.config import ConfigFile, read, refuse, tls_faults
 from hub.cli.exits import EPILOG, Exit
-from hub.cli.session import DEFAULT_URL, LOOPBACK, fail
+from hub.cli.session import LOOPBACK, fail, record_url
 
 if TYPE_CHECKING:
     from hub.settings import Resolved
@@ -107,24 +106,17 @@ def _run_hub(found: Resolved, *, local_agents: bool) -> int:
 def _announce(url: str, data_dir: Path, default_dir: Path, *, local_agents: bool) -> None:
     """Said once the hub is ready: where it is, and what to type next, in lines that can be copied."""
     where = str(data_dir)
+    record_url(data_dir, url)
     tokens = "admin.token, operator.token for you" + ("; agent.token for agents on this machine" if local_agents else "")
     render.say("hub ready at ", render.Cell(url, "bold"), f"  (docs: {url}/docs)")
     render.facts([("data", where), ("tokens", tokens)])
-    exports = [f"export AGENTCOM_URL={shlex.quote(url)}"] if url != DEFAULT_URL else []
     if data_dir != default_dir:
-        exports.append(f"export AGENTCOM_DATA_DIR={shlex.quote(where)}")
-    if exports:
         render.heading("In another terminal, first:")
-        for line in exports:
-            render.say(f"  {line}")
+        render.say(f"  export AGENTCOM_DATA_DIR={shlex.quote(where)}")
     render.heading("Then:")
-    render.say('  agentcom task submit "Fix the login"')
-    if local_agents:
-        render.say("  agentcom sidecar run --config sidecar.toml", render.Cell("   # agents; in sidecar.toml:", "dim"))
-        render.say(f'      hub_url = "ws{url.removeprefix("http")}/ws"')
-        render.say(f"      token_file = {json.dumps(str(data_dir / 'agent.token'), ensure_ascii=False)}")
-    else:
-        render.say("  agentcom enrol create", render.Cell("   # lets a machine with agents in", "dim"))
+    render.say("  agentcom enrol create", render.Cell("                  # says what to run where your agents live", "dim"))
+    render.say("  agentcom repo add NAME URL", render.Cell("             # what they work on", "dim"))
+    render.say('  agentcom task submit "Fix the login"', render.Cell("   # and what to do", "dim"))
     render.say("Ctrl-C stops the hub; what it knows stays.")
     sys.stdout.flush()
 

@@ -27,6 +27,8 @@ DEFAULT_URL = "http://127.0.0.1:8790"
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 TOKEN_FILE = "operator.token"  # noqa: S105  a file name
 ADMIN_FILE = "admin.token"
+URL_FILE = "hub.url"
+"""In a hub's data directory: where that hub was last reached."""
 
 _as_json: ContextVar[bool] = ContextVar("as_json", default=False)
 
@@ -53,8 +55,12 @@ class Target:
     token_file: Path | None = None
 
 
-def check_url(value: str) -> str:
-    """The address of a hub; anything that is none is wrong usage."""
+def check_url(value: str | None) -> str | None:
+    """What --url was given, if it was; anything that is not the address of a hub is wrong usage."""
+    return None if value is None else _address(value)
+
+
+def _address(value: str) -> str:
     try:
         parts = urlsplit(value)
         usable = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
@@ -69,8 +75,8 @@ def check_url(value: str) -> str:
 def find_token(target: Target, *, admin: bool = False) -> str | None:
     """From --token-file, else AGENTCOM_TOKEN, else from the data directory of a hub on this machine.
 
-    There the operator's token serves everyday commands, and the administrator's those that need one. Neither is ever sent to
-    another machine.
+    There the operator's token serves everyday commands, and the administrator's those that need one. Neither is ever sent
+    anywhere but to this machine, or to where that very hub said it is reached.
     """
     if target.token_file is not None:
         try:
@@ -79,7 +85,7 @@ def find_token(target: Target, *, admin: bool = False) -> str | None:
             fail(Exit.USAGE, f"the token file cannot be read: {fault.strerror}: {target.token_file}")
     if token := os.environ.get("AGENTCOM_TOKEN"):
         return _token(os.fsencode(token), "AGENTCOM_TOKEN")
-    if not is_local(target.url):
+    if not is_local(target.url) and target.url.rstrip("/") != recorded_url():
         return None
     found = _data_dir() / (ADMIN_FILE if admin else TOKEN_FILE)
     try:
@@ -99,6 +105,21 @@ def _token(given: bytes, whence: str) -> str:
 def is_local(url: str) -> bool:
     """Whether the hub is on this machine, as far as its address tells."""
     return (urlsplit(url).hostname or "") in LOOPBACK
+
+
+def record_url(data_dir: Path, url: str) -> None:
+    """Note where a hub is reached, so that commands on its machine find it without being told."""
+    fresh = data_dir / f"{URL_FILE}.{os.getpid()}"
+    fresh.write_text(url + "\n", "utf-8")
+    fresh.replace(data_dir / URL_FILE)
+
+
+def recorded_url() -> str | None:
+    """Where the hub of this machine's data directory said it is reached; None if there is none."""
+    try:
+        return _address((_data_dir() / URL_FILE).read_text("utf-8").strip()).rstrip("/")
+    except (OSError, UnicodeDecodeError, typer.BadParameter):
+        return None
 
 
 def _data_dir() -> Path:

@@ -344,6 +344,20 @@ def test_a_token_of_the_hub_on_this_machine_is_never_sent_to_another(url, tmp_pa
     assert session.find_token(session.Target(url)) is None
 
 
+def test_a_command_finds_the_hub_of_this_machine_and_its_token_wherever_it_listens(tmp_path, monkeypatch):
+    (tmp_path / "operator.token").write_text("operator\n")
+    monkeypatch.setenv("AGENTCOM_DATA_DIR", str(tmp_path))
+    monkeypatch.delenv("AGENTCOM_TOKEN", raising=False)
+    assert session.recorded_url() is None
+    session.record_url(tmp_path, "https://hub.example.org")
+    assert session.recorded_url() == "https://hub.example.org"
+    assert session.find_token(session.Target("https://hub.example.org/")) == "operator"
+    assert session.find_token(session.Target("https://hub.example.org:8443")) is None
+    assert session.find_token(session.Target("http://hub.example.org")) is None
+    (tmp_path / "hub.url").write_bytes(b"\xff")
+    assert session.recorded_url() is None
+
+
 def test_no_option_takes_a_token_itself(agentcom):
     assert "--token " not in agentcom("--help").stdout
 

@@ -230,10 +230,10 @@ def test_a_task_names_its_base_branch_and_labels_what_the_agent_said(house, agen
 
 
 def test_a_ready_hub_says_what_to_type_next(capsys, tmp_path):
+    (tmp_path / "a b").mkdir()
     server._announce("http://127.0.0.1:9999", tmp_path / "a b", tmp_path / "default", local_agents=True)
     said = capsys.readouterr().out
-    assert "export AGENTCOM_URL=http://127.0.0.1:9999\n" in said
     assert f"export AGENTCOM_DATA_DIR='{tmp_path}/a b'\n" in said
-    assert 'hub_url = "ws://127.0.0.1:9999/ws"' in said
+    assert "agentcom enrol create" in said
     server._announce("http://127.0.0.1:8790", tmp_path, tmp_path, local_agents=False)
     assert "export" not in capsys.readouterr().out
