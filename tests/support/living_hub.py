@@ -30,10 +30,10 @@ READY_S = 30.0
 STOP_S = 15.0
 PATIENT = {
     # nothing may expire while a test looks at what is committed
-    "AGENTCOM_LEASE_S": "3600",
-    "AGENTCOM_BEAT_S": "600",
-    "AGENTCOM_ACCEPT_S": "600",
-    "AGENTCOM_GRACE_S": "3600",
+    "AGENTCOM_LEASE_TERM_S": "3600",
+    "AGENTCOM_LEASE_BEAT_S": "600",
+    "AGENTCOM_LEASE_ACCEPT_S": "600",
+    "AGENTCOM_LEASE_GRACE_S": "3600",
 }
 NO_NETWORK = {
     # an address in a case is refused or fails at once: no test leaves this machine

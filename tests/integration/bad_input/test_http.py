@@ -331,6 +331,7 @@ IDENTITY = [
     case("an administrator enrols", "POST /enrol", {"install_id": INSTALL, "secret_sha256": OTHERS, "agents": ["m1"]}, "403 forbidden", says="scope enrol"),
     case("everything about a machine", "POST /enrol", {"install_id": "x", "secret_sha256": "x", "agents": [], "hostname": ANSI, "scopes": ["admin"]}, at="agents hostname install_id scopes secret_sha256", token="enrol"),
     case("agents that cannot be", "POST /enrol", {"install_id": INSTALL, "secret_sha256": OTHERS, "agents": ["m1", "M 1", "../m"]}, at="agents.1 agents.2", token="enrol"),
+    case("a sidecar that never joined leaves", "POST /leave", answer="409 not_enrolled", says="agentcom token revoke", token="agent"),
     case("an administrator leaves", "POST /leave", answer="403 forbidden", says="scope agent"),
     case("a sidecar probes another's agent", "POST /agents/owner/probe", answer="403 forbidden", says="its own token", token="elsewhere"),
     case("a sidecar reads another's probe", "GET /agents/owner/probe/t-1", answer="403 forbidden", token="elsewhere"),
@@ -389,7 +390,7 @@ def test_a_revoked_code_and_a_token_that_was_given_back_open_nothing(hub: Living
     made = hub.made("POST", "/enrolments", {})
     hub.tokens["revoked"] = made["code"]
     hub.made("DELETE", f"/tokens/{made['id']}")
-    hub.issue("leaver", "agent:leaver", person=False)
+    hub.enrol("leaver", install_id="9" * 32, agents=["leaver"])
     assert hub.ask("POST", "/leave", token="leaver").status_code == 204
     body = {"install_id": INSTALL, "secret_sha256": OTHERS, "agents": ["m9"]}
     with nothing_changes(hub):
