@@ -189,7 +189,7 @@ def _paragraphs(command: Any) -> Iterator[str]:
     for paragraph in (command.help or "").strip().split("\n\n"):
         text = " ".join(paragraph.split())
         if text.startswith(("Example: ", "Examples: ")):
-            yield from ("```sh", text.partition(": ")[2], "```", "")
+            yield from ("```sh", text.partition(": ")[2].replace("; agentcom ", "\nagentcom "), "```", "")
         else:
             yield from (text, "")
 
