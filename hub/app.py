@@ -17,8 +17,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 import structlog
 from fastapi import FastAPI
@@ -31,7 +29,7 @@ from hub.core.rows import EventRow
 from hub.doctor import open_doctor
 from hub.edge import port
 from hub.edge.auth import Authenticator
-from hub.edge.credentials import ADMIN_FILE, admin_token, first_tokens, open_key
+from hub.edge.credentials import open_key
 from hub.edge.http.app import create_http
 from hub.edge.http.doors import Doors
 from hub.edge.keyring import Keyring
@@ -40,10 +38,11 @@ from hub.edge.peers import Peers
 from hub.edge.port import Port, Server
 from hub.edge.tls import server_context
 from hub.edge.ws import Acceptor
+from hub.first_start import first_start, now_us
 from hub.forge.base import Remote
 from hub.forge.git import Git
 from hub.forge.local import LocalForge
-from hub.ids import AgentId, Micros, SessionEpoch
+from hub.ids import AgentId, SessionEpoch
 from hub.services.clock import SteadyClock
 from hub.services.conductor import Conductor
 from hub.services.facts import FactReader
@@ -51,17 +50,15 @@ from hub.services.feed import Feed
 from hub.services.gatekeeper import Gatekeeper, concerns
 from hub.settings import HubSettings
 from hub.settings.tree import Listen
-from hub.store import blobs, projects, tasks, tokens
-from hub.store.base import CommitFailed, Operation, StoreBroken
+from hub.store import blobs, tasks, tokens
+from hub.store.base import CommitFailed, StoreBroken
 from hub.store.recovery import load_snapshot
 from hub.store.sqlite import STORE_FILE, SqliteStore
-from hub.store.writer import Group
 from hub.telemetry.metrics import Metrics
 from hub.telemetry.supervisor import tell_supervisor
 
 EXIT_STORE = 74
 """EX_IOERR: the store must not be used any more in this process; let the supervisor restart it."""
-DEFAULT_PROJECT = "default"
 DRAIN_S = 2.0
 CLOSE_IN_S = 0.2
 RECONNECT_AFTER_S = 1.0
@@ -173,7 +170,7 @@ class Hub:
             store = await SqliteStore.open(settings.data_dir / STORE_FILE, durability=settings.durability)
             try:
                 key = open_key(settings.data_dir)
-                await _first_start(store, settings.data_dir, key, local_agents=self._local_agents)
+                await first_start(store, settings.data_dir, key, local_agents=self._local_agents)
                 rooms = await self._furnish(store, key, door)
                 await rooms.serve(listener, partial(announce, url), self._stop)
             finally:
@@ -182,7 +179,7 @@ class Hub:
 
     async def _furnish(self, store: SqliteStore, key: bytes, door: Port) -> Rooms:
         settings, reader = self._settings, store.reader
-        auth = Authenticator(key, await tokens.every(reader), _now_us)
+        auth = Authenticator(key, await tokens.every(reader), now_us)
         hub_id, feed_epoch, hub_epoch = await store.begin_epoch()
         metrics, clock, feed = Metrics(), SteadyClock(), Feed(feed_epoch, store.last_seq)
         links = Links(
@@ -217,11 +214,11 @@ class Hub:
             gatekeeper=gatekeeper,
             doctor=open_doctor(settings.data_dir, store, forge),
             auth=auth,
-            keyring=Keyring(key, auth, conductor, _now_us, links.revoked),
+            keyring=Keyring(key, auth, conductor, now_us, links.revoked),
             metrics=metrics.render,
             probe=lambda name, url, base: forge.probe(Remote(name=name, url=url), base),
             readiness=lambda: {"scheduler": conductor.is_open, "accepting": not self._stop.is_set()},
-            now=_now_us,
+            now=now_us,
             hub_id=hub_id,
             version=__version__,
         )
@@ -242,27 +239,6 @@ def open_port(listen: Listen) -> Port:
     """How the port of these settings is served; raises TlsUnusable before anything listens."""
     tls = server_context(listen.tls_cert, listen.tls_key) if listen.tls_cert and listen.tls_key else None
     return Port(tls=tls, peers=Peers(listen.admitted), proxies=listen.trusted_proxies)
-
-
-async def _first_start(store: SqliteStore, data_dir: Path, key: bytes, *, local_agents: bool) -> None:
-    """Make sure that there is a project and that somebody may come in."""
-    if await projects.find(store.reader, DEFAULT_PROJECT) is None:
-        await _record(store, projects.create("hub", DEFAULT_PROJECT, projects.ProjectEdit()))
-    known = await tokens.every(store.reader)
-    for new in first_tokens(data_dir, key, known, _now_us(), local_agents=local_agents):
-        await _record(store, tokens.issue("hub", new))
-
-
-async def _record(store: SqliteStore, operation: Operation[Any]) -> None:
-    """Run a record operation before there is a conductor."""
-    done = await store.commit(Group(operations=[operation]), Micros(_now_us()))
-    if isinstance(fault := done.outcomes[0], BaseException):
-        raise fault
-
-
-def _now_us() -> int:
-    """Microseconds UTC."""
-    return time.time_ns() // 1000
 
 
 async def _checkpoints(store: SqliteStore) -> None:
@@ -296,26 +272,6 @@ def run(settings: HubSettings, announce: Callable[[str], None], *, local_agents:
             log.critical("store_broken", error=str(broken.exceptions[0]))
             code = EXIT_STORE
     return code
-
-
-def recover_admin(data_dir: Path) -> Path:
-    """Leave a new administrator's token in the data directory of a hub that is not running; returns its file.
-
-    Whoever may write there may do everything anyway. Raises HubError, for a hub that runs and for a directory without one.
-    """
-
-    async def recover() -> None:
-        if not (data_dir / STORE_FILE).exists():
-            raise HubError(f"there is no hub's data in {data_dir}")
-        key = open_key(data_dir)
-        store = await SqliteStore.open(data_dir / STORE_FILE)
-        try:
-            await _record(store, tokens.issue("hub", admin_token(data_dir, key)))
-        finally:
-            await store.close()
-
-    asyncio.run(recover())
-    return data_dir / ADMIN_FILE
 
 
 def _fast_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -144,8 +144,8 @@ def recover(
 
     Example: agentcom token recover
     """
-    from hub.app import recover_admin
     from hub.core.errors import HubError
+    from hub.first_start import recover_admin
     from hub.settings import default_data_dir
 
     try:

@@ -14,9 +14,9 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Subprotocol
 
-from hub.app import recover_admin
 from hub.client import HubClient, HubProblem
 from hub.core.errors import HubError
+from hub.first_start import recover_admin
 from hub.wire.codec import encode
 from tests.support.door import hello
 from tests.support.fleet import Fleet, wait_until
