@@ -212,7 +212,7 @@ class Hub:
             reader=reader,
             feed=feed,
             gatekeeper=gatekeeper,
-            doctor=open_doctor(settings.data_dir, store, forge),
+            doctor=open_doctor(settings, store, forge),
             auth=auth,
             keyring=Keyring(key, auth, conductor, now_us, links.revoked),
             metrics=metrics.render,

@@ -44,11 +44,12 @@ def check(config: ConfigFile = None, json: Json = False) -> None:
     if faults := tls_faults(found):
         refuse(faults)
     listen, data_dir = found.settings.listen, str(found.settings.data_dir)
+    certificate = _certificate(listen)
     if json:
         render.document({"ok": True, "file": found.file and str(found.file), "warnings": found.warnings})
         return
     render.say(Cell("ok  ", "green"), str(found.file or "no file: environment and defaults"))
-    render.facts([("data", data_dir), ("listens on", _address(listen)), ("takes", _who(listen))])
+    render.facts([("data", data_dir), ("listens on", _address(listen)), ("takes", _who(listen)), ("certificate", certificate)])
 
 
 @app.command("show", epilog=EPILOG)
@@ -148,6 +149,17 @@ def _address(listen: Listen) -> str:
 
     url = f"{'https' if listen.tls_cert else 'http'}://{authority(listen.host, listen.port)}"
     return f"{url}, called {listen.public_url}" if listen.public_url else url
+
+
+def _certificate(listen: Listen) -> str | None:
+    """How long the certificate is good for, or what is wrong with it: a hub starts with one that has ended, to no avail."""
+    from datetime import UTC, datetime
+
+    from hub.edge.doctor import examine_certificate
+
+    if listen.tls_cert is None or listen.tls_key is None:
+        return None
+    return examine_certificate(listen.tls_cert, listen.tls_key, datetime.now(UTC))[0].found
 
 
 def _who(listen: Listen) -> str:

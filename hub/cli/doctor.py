@@ -70,7 +70,7 @@ def doctor(
     if hub is None and is_local(target.url):
         from hub.doctor import examine_offline
 
-        hub = examine_offline(read(config).settings.data_dir, fix=fix)
+        hub = examine_offline(read(config).settings, fix=fix)
     sides: Sides = {"client": here, "hub": hub or (), "sidecar": _sidecar(sidecar_config) if sidecar_config else ()}
     failed = any(one.state is FindingState.FAIL for found in sides.values() for one in found)
     if json:

@@ -1,4 +1,4 @@
-"""Who can read the data directory: it holds the key, tokens and everything people submitted."""
+"""What the doors know: who can read the data directory, with its key and tokens, and how long the certificate is good for."""
 
 from __future__ import annotations
 
@@ -6,10 +6,14 @@ import os
 import shlex
 import stat
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from hub.core.finding import Finding, fail, ok, warn
+from hub.edge.tls import TlsUnusable, ends_at, server_context
 
+RENEW = timedelta(days=14)
+"""Before its end, a certificate that renews itself has done so."""
 OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
@@ -44,6 +48,18 @@ def close_permissions(data_dir: Path) -> None:
     for path in _exposed(data_dir) if data_dir.exists() else ():
         if path.stat().st_uid == os.geteuid():
             path.chmod(stat.S_IMODE(path.stat().st_mode) & ~OTHERS)
+
+
+def examine_certificate(cert: Path, key: Path, now: datetime) -> list[Finding]:
+    """The certificate as it lies on disk; a hub reads it when it starts."""
+    try:
+        until = ends_at(server_context(cert, key), cert)
+    except TlsUnusable as unusable:
+        return [fail("certificate", fault, "put that right, and start the hub again") for fault in unusable.faults]
+    found = f"{cert}, until {until:%Y-%m-%d %H:%MZ}"
+    if until - now < RENEW:
+        return [warn("certificate", found, "renew it, and start the hub again; running agents do not notice")]
+    return [ok("certificate", found)]
 
 
 def _exposed(data_dir: Path) -> Iterator[Path]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ssl
 import stat
+from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 from hub.core.errors import HubError
@@ -37,6 +39,27 @@ def server_context(cert: Path, key: Path) -> ssl.SSLContext:
     except ssl.SSLError as fault:
         raise TlsUnusable([_words(fault, cert, key)]) from fault
     return context
+
+
+def ends_at(context: ssl.SSLContext, cert: Path) -> datetime:
+    """When a certificate ends, learnt as a client learns it: by a handshake, in memory, that trusts ``cert`` itself.
+
+    Raises :class:`TlsUnusable` if such a client would refuse it, as it does once it has ended.
+    """
+    trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    trusting.check_hostname = False
+    trusting.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    trusting.load_verify_locations(cert)
+    there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
+    server, client = context.wrap_bio(there, back, server_side=True), trusting.wrap_bio(back, there)
+    try:
+        for side in (client, server, client, server):
+            with suppress(ssl.SSLWantReadError):
+                side.do_handshake()
+    except ssl.SSLCertVerificationError as fault:
+        raise TlsUnusable([f"tls_cert: {cert}: {fault.verify_message}; renew it, and start the hub again"]) from fault
+    peer = client.getpeercert() or {}
+    return datetime.fromtimestamp(ssl.cert_time_to_seconds(str(peer["notAfter"])), UTC)
 
 
 class _Encrypted(Exception):

@@ -8,6 +8,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,10 @@ import trustme
 
 from hub.core.errors import HubError
 from hub.edge import port as module
+from hub.edge.doctor import examine_certificate
 from hub.edge.peers import Peers
 from hub.edge.port import Port, address, listen, server
-from hub.edge.tls import TlsUnusable, server_context
+from hub.edge.tls import TlsUnusable, ends_at, server_context
 from hub.edge.ws import Acceptor
 from tests.support.door import door
 
@@ -137,10 +139,12 @@ def test_a_port_that_is_taken_says_what_to_do() -> None:
 # ── certificates ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def certificate(directory: Path, monkeypatch: pytest.MonkeyPatch | None = None, name: str = "tls") -> tuple[Path, Path]:
+def certificate(
+    directory: Path, monkeypatch: pytest.MonkeyPatch | None = None, name: str = "tls", *, until: datetime | None = None
+) -> tuple[Path, Path]:
     """A certificate for loopback and its key; clients of this process trust its issuer."""
     authority = trustme.CA()
-    issued = authority.issue_cert("127.0.0.1", "localhost")
+    issued = authority.issue_cert("127.0.0.1", "localhost", not_after=until)
     cert, key = directory / f"{name}.pem", directory / f"{name}.key"
     for blob in issued.cert_chain_pems:
         blob.write_to_path(cert, append=True)
@@ -218,3 +222,26 @@ def test_an_encrypted_key_asks_nobody(tmp_path: Path) -> None:
     key.write_bytes(loaded.private_bytes(form.Encoding.PEM, form.PrivateFormat.PKCS8, form.BestAvailableEncryption(b"secret")))
     (fault,) = faults(cert, key)
     assert "is encrypted" in fault
+
+
+@pytest.mark.parametrize(
+    ("days", "state", "words"),
+    [
+        (90, "ok", "until 20"),
+        (10, "warn", "until 20"),
+        (-1, "fail", "certificate has expired; renew it, and start the hub again"),
+    ],
+)
+def test_the_end_of_a_certificate_is_known_before_it_hurts(tmp_path: Path, days: int, state: str, words: str) -> None:
+    now = datetime.now(UTC)
+    cert, key = certificate(tmp_path, until=now + timedelta(days=days))
+    (found,) = examine_certificate(cert, key, now)
+    assert found.state == state
+    assert words in found.found
+    if days > 0:
+        assert ends_at(server_context(cert, key), cert) == (now + timedelta(days=days)).replace(microsecond=0)
+
+
+def test_a_certificate_that_cannot_be_served_is_found(tmp_path: Path) -> None:
+    found = examine_certificate(tmp_path / "no.pem", tmp_path / "no.key", datetime.now(UTC))
+    assert [one.state for one in found] == ["fail", "fail"]

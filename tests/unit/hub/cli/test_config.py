@@ -1,9 +1,11 @@
 """``config check``, ``show`` and ``init``, and the settings a server is started with."""
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+import trustme
 
 from hub.cli import config, server
 from hub.cli.exits import Exit
@@ -65,6 +67,16 @@ def test_a_certificate_is_judged_before_any_start(agentcom, tmp_path):
         assert done.exit_code == Exit.USAGE
         assert f"{tmp_path}/c.pem cannot be read" in done.stderr
         assert f"{tmp_path}/k.pem cannot be read" in done.stderr
+
+
+def test_the_end_of_a_certificate_is_told(agentcom, tmp_path):
+    issued = trustme.CA().issue_cert("127.0.0.1", not_after=datetime(2199, 1, 2, tzinfo=UTC))
+    issued.private_key_and_cert_chain_pem.write_to_path(tmp_path / "both.pem")
+    (tmp_path / "both.pem").chmod(0o600)
+    file = written(tmp_path, '[listen]\nhost = "0.0.0.0"\ntls_cert = "both.pem"\ntls_key = "both.pem"\n')
+    said = agentcom("config", "check", "--config", file).stdout
+    assert "both.pem, until 2199-01-02" in said
+    assert "https://0.0.0.0:8790" in said
 
 
 # ── show ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
