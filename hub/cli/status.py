@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from hub.client import HubClient
-    from hub.client.documents import Status
 
 LOOK_AGAIN_S = 0.2
 
@@ -41,13 +40,9 @@ def status(
 
     Example: agentcom status --wait --timeout 30
     """
-
-    async def look(hub: HubClient) -> Status:
-        if wait:
-            await _until_ready(hub, timeout)
-        return await hub.status()
-
-    found = call(ctx, look)
+    if wait:
+        call(ctx, lambda hub: _until_ready(hub, timeout))
+    found = call(ctx, lambda hub: hub.status())  # with a token that a first start may have made only now
     if json:
         render.document(found)
         return
