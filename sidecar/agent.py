@@ -17,18 +17,18 @@ from typing import Any
 import structlog
 
 from hub.wire.frames import Accepted, FromHub
-from sidecar import effects as fx
-from sidecar import records
-from sidecar.clock import boot_us
-from sidecar.effects import IMMEDIATE, Effect, Happening
-from sidecar.holder import Holder
+from sidecar.core import effects as fx
+from sidecar.core import records
+from sidecar.core.effects import IMMEDIATE, Effect, Happening
+from sidecar.core.holder import Holder
+from sidecar.core.records import Key, RecordError, encode
+from sidecar.core.reports import check_readable, failed
 from sidecar.journal import Journal
 from sidecar.link import Link
-from sidecar.records import Key, RecordError, encode
-from sidecar.reports import check_readable, failed
-from sidecar.runner import Deadline
+from sidecar.runs.clock import boot_us
+from sidecar.runs.runner import Deadline
 from sidecar.work import Tools, Work
-from sidecar.workspace import WorkspaceError, Workspaces
+from sidecar.workspace.workspaces import WorkspaceError, Workspaces
 
 log = structlog.get_logger(__name__)
 
@@ -133,7 +133,7 @@ class Agent:
     async def tell(self, event: Happening) -> None:
         """Like :meth:`happen`; returns when everything that follows from it, and was decided before it, is performed.
 
-        Raises :class:`~sidecar.records.RecordError`, and nothing happened, for a report that the journal could not give
+        Raises :class:`~sidecar.core.records.RecordError`, and nothing happened, for a report that the journal could not give
         back; a result of that kind is replaced by one that says so.
         """
         try:

@@ -25,23 +25,23 @@ import structlog
 from hub.wire import frames
 from sidecar.agent import Agent
 from sidecar.backoff import Reconnect, Refused
-from sidecar.children import CHILDREN
-from sidecar.clock import boot_us
-from sidecar.environment import agent_environment
-from sidecar.holder import Holder
+from sidecar.core.environment import agent_environment
+from sidecar.core.holder import Holder
+from sidecar.core.records import Key
 from sidecar.journal import Journal
 from sidecar.link import SUBPROTOCOL, Link
-from sidecar.process import owned_by
-from sidecar.records import Key
-from sidecar.runner import Runner
+from sidecar.runs.children import CHILDREN
+from sidecar.runs.clock import boot_us
+from sidecar.runs.process import owned_by
+from sidecar.runs.runner import Runner
 from sidecar.runtimes.base import Runtime
 from sidecar.runtimes.command import CommandRuntime
 from sidecar.runtimes.mock import MockRuntime
 from sidecar.runtimes.none import NoRuntime
 from sidecar.settings import AgentSettings, Settings, read_token
 from sidecar.work import Tools
-from sidecar.workdir import remove_home
-from sidecar.workspace import GitIdentity, WorkspaceError, Workspaces
+from sidecar.workspace.workdir import remove_home
+from sidecar.workspace.workspaces import GitIdentity, WorkspaceError, Workspaces
 
 log = structlog.get_logger(__name__)
 

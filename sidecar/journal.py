@@ -23,12 +23,10 @@ import orjson
 import structlog
 
 from hub.ids import LeaseEpoch, TaskId
-from sidecar.records import RECORD_BYTES, Commanded, JournalRecord, Key, Removed, Seen, decode, encode
+from sidecar.core.records import RECORD_BYTES, SEEN_CONTROLS, Commanded, JournalRecord, Key, Removed, Seen, decode, encode
 
 log = structlog.get_logger(__name__)
 
-SEEN_CONTROLS = 1024
-"""How many control ids are remembered. The hub repeats only unanswered ones, of which a task has few."""
 COMPACT_BYTES = 262_144
 """A smaller file is never rewritten."""
 
@@ -111,7 +109,7 @@ class Journal:
         """Make one record durable.
 
         Raises :class:`JournalError`, after which the journal must not be used any more, or
-        :class:`~sidecar.records.RecordError`, before anything was written.
+        :class:`~sidecar.core.records.RecordError`, before anything was written.
         """
         with self._lock:
             try:

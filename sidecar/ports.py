@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Protocol
 
 from hub.wire.spec import Spec, Verification, VerificationReport
-from sidecar.workspace import Workspace, WorkState
+from sidecar.workspace.workspaces import Workspace, WorkState
 
 
 class WorkspaceKeeper(Protocol):
-    """What the work needs of :class:`sidecar.workspace.Workspaces`; see there for the contract of each."""
+    """What the work needs of :class:`sidecar.workspace.workspaces.Workspaces`; see there for the contract of each."""
 
     async def prepare(self, spec: Spec) -> Workspace:
         """Make or find the workspace."""

@@ -1,6 +1,6 @@
 """The life of one assignment once it is accepted: workspace, runs, checks, corrective rounds, push, result.
 
-The work is a coroutine that reads its :class:`~sidecar.holding.Holding` and reports every step to the holder before it
+The work is a coroutine that reads its :class:`~sidecar.core.holding.Holding` and reports every step to the holder before it
 takes the next, so whatever a dead process left behind is taken up where its journal ends. Everything after the agent's
 exit may happen twice. It never decides whether an agent may run: it asks, and is woken.
 """
@@ -18,18 +18,18 @@ import structlog
 from hub.ids import Access, Outcome, Phase
 from hub.wire.frames import Result
 from hub.wire.spec import RunError, Verification
-from sidecar import effects as fx
-from sidecar import rounds
-from sidecar.effects import Happening, StopReason
-from sidecar.holding import Holding
+from sidecar.checks.verify import feedback, verify
+from sidecar.core import effects as fx
+from sidecar.core import rounds
+from sidecar.core.effects import Happening, StopReason
+from sidecar.core.holding import Holding
+from sidecar.core.prompt import wake_message
+from sidecar.core.records import Cause, Exited
+from sidecar.core.results import Delivered, compose
 from sidecar.ports import Verifier, WorkspaceKeeper
-from sidecar.prompt import wake_message
-from sidecar.records import Cause, Exited
-from sidecar.results import Delivered, compose
-from sidecar.runner import Deadline, Order, Run, RunFault, Runner, is_terminal, run_id_of
+from sidecar.runs.runner import Deadline, Order, Run, RunFault, Runner, is_terminal, run_id_of
 from sidecar.runtimes.base import Asked, Event, RunEnd, RunSpec, Runtime, RuntimeFault, Said
-from sidecar.verify import feedback, verify
-from sidecar.workspace import Workspace, WorkspaceError, WorkState
+from sidecar.workspace.workspaces import Workspace, WorkspaceError, WorkState
 
 log = structlog.get_logger(__name__)
 

@@ -13,8 +13,8 @@ import pytest
 
 from hub.ids import LeaseEpoch, TaskId
 from hub.wire.spec import RepoRef, Spec
-from sidecar.git import Git, _memory_limit
-from sidecar.workspace import GitIdentity, Workspace, WorkspaceError, Workspaces, WorkState
+from sidecar.workspace.git import Git, _memory_limit
+from sidecar.workspace.workspaces import GitIdentity, Workspace, WorkspaceError, Workspaces, WorkState
 from tests.support.repos import Remote, commit, git, make_remote, write
 
 HOOKS = (
@@ -422,7 +422,7 @@ async def test_a_commit_of_endless_paths_is_refused_at_once_and_the_files_are_sa
 async def test_endless_paths_that_a_later_commit_removes_cannot_fill_the_memory(
     spaces: Workspaces, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sidecar.git.MEMORY_LIMIT_BYTES", 200 * 1024 * 1024)
+    monkeypatch.setattr("sidecar.workspace.git.MEMORY_LIMIT_BYTES", 200 * 1024 * 1024)
     _memory_limit.cache_clear()
     base = git("rev-parse", "HEAD^{tree}", cwd=workspace.path)
     bomb = plant_bomb(workspace)

@@ -21,17 +21,17 @@ from hub.wire.codes import Close
 from hub.wire.spec import Spec, Usage
 from sidecar.agent import Agent
 from sidecar.backoff import Reconnect, Refused
-from sidecar.holder import Holder
+from sidecar.core.holder import Holder
+from sidecar.core.results import compose
 from sidecar.journal import Journal, RealDisk
 from sidecar.link import OUTBOX_BYTES, Link
-from sidecar.results import compose
-from sidecar.runner import Runner
+from sidecar.runs.runner import Runner
 from sidecar.runtimes.base import RunEnd
 from sidecar.runtimes.command import CommandReader, SuccessRule
 from sidecar.runtimes.mock import MockRuntime
 from sidecar.settings import SettingsError
 from sidecar.work import Tools
-from sidecar.workspace import GitIdentity, Workspaces
+from sidecar.workspace.workspaces import GitIdentity, Workspaces
 from tests.support.fake_hub import FakeHub, running
 
 HELLO = frames.Hello(versions=("agentcom.v1",), agent_id="a", install_id="i", boot_id="b")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sidecar.process import run
+from sidecar.runs.process import run
 
 ENV = {"PATH": os.environ["PATH"]}
 

@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 
 from hub.ids import LeaseEpoch, TaskId
-from sidecar import sweep
-from sidecar.clock import boot_us
-from sidecar.records import Key
-from sidecar.runner import LOST, Deadline, Order, Run, RunFault, Runner, is_terminal, mark
+from sidecar.core.records import Key
+from sidecar.runs import sweep
+from sidecar.runs.clock import boot_us
+from sidecar.runs.runner import LOST, Deadline, Order, Run, RunFault, Runner, is_terminal, mark
 from sidecar.runtimes.base import Launch
 
 FAR_S = 30.0
@@ -190,11 +190,11 @@ async def test_a_second_shim_for_a_run_is_refused(runner: Runner, tmp_path: Path
         await runner.start("1-1-0", order(tmp_path, "print('twice')"), deadline())
     assert refused.value.code == "run_exists"
     directory = runner.directory("1-1-0")
-    again = await asyncio.create_subprocess_exec(PYTHON, "-m", "sidecar.shim", str(directory), cwd=Path.cwd())
+    again = await asyncio.create_subprocess_exec(PYTHON, "-m", "sidecar.runs.shim", str(directory), cwd=Path.cwd())
     assert await again.wait() == 3
     run.stop(0)
     await collect(run)
-    late = await asyncio.create_subprocess_exec(PYTHON, "-m", "sidecar.shim", str(directory), cwd=Path.cwd())
+    late = await asyncio.create_subprocess_exec(PYTHON, "-m", "sidecar.runs.shim", str(directory), cwd=Path.cwd())
     assert await late.wait() == 4
     await runner.close()
 
@@ -220,7 +220,7 @@ async def test_stdin_without_text_is_at_its_end(runner: Runner, tmp_path: Path) 
 
 
 async def test_a_flood_of_output_is_bounded_and_its_end_is_kept(runner: Runner, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("sidecar.runner.SPOOL_BYTES", 20_000)
+    monkeypatch.setattr("sidecar.runs.runner.SPOOL_BYTES", 20_000)
     script = "for n in range(200_000): print('line', n)\nprint('the end')"
     events = await collect(await runner.start("1-1-0", order(tmp_path, script), deadline()))
     assert events[-1]["dropped"] > 100_000
@@ -248,7 +248,7 @@ async def asked(run: Run) -> None:
 
 
 async def test_a_question_is_heard_live_and_again_though_the_spool_is_full(runner: Runner, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("sidecar.runner.SPOOL_BYTES", 20_000)
+    monkeypatch.setattr("sidecar.runs.runner.SPOOL_BYTES", 20_000)
     run = await runner.start("1-1-0", order(tmp_path, FLOOD_THEN_ASK, keep_stdin=True), deadline())
     await asyncio.wait_for(asked(run), 10)
     again = runner.attach("1-1-0")
@@ -267,7 +267,7 @@ async def test_a_question_is_heard_live_and_again_though_the_spool_is_full(runne
 
 
 async def test_a_killed_shim_leaves_the_words_of_its_agent(runner: Runner, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("sidecar.runner.SPOOL_BYTES", 20_000)
+    monkeypatch.setattr("sidecar.runs.runner.SPOOL_BYTES", 20_000)
     run = await runner.start("1-1-0", order(tmp_path, FLOOD_THEN_ASK, keep_stdin=True), deadline())
     await asyncio.wait_for(asked(run), 10)
     os.kill(shim_of(runner, "1-1-0"), signal.SIGKILL)
@@ -278,7 +278,7 @@ async def test_a_killed_shim_leaves_the_words_of_its_agent(runner: Runner, tmp_p
 
 
 async def test_a_follower_gets_what_the_file_has_no_room_for(runner: Runner, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("sidecar.runner.SPOOL_BYTES", 1000)
+    monkeypatch.setattr("sidecar.runs.runner.SPOOL_BYTES", 1000)
     script = "import time\nfor n in range(300): print('x' * 2000, n, flush=True); time.sleep(0.001)"
     run = await runner.start("1-1-0", order(tmp_path, script), deadline())
     assert len(lines(await collect(run))) == 300
@@ -297,7 +297,7 @@ async def test_a_json_line_is_kept_whole_and_other_long_lines_are_cut(runner: Ru
 async def test_the_newest_line_is_kept_however_long_it_is_when_written_down(
     runner: Runner, tmp_path: Path, monkeypatch
 ) -> None:
-    monkeypatch.setattr("sidecar.runner.SPOOL_BYTES", 1000)
+    monkeypatch.setattr("sidecar.runs.runner.SPOOL_BYTES", 1000)
     script = "print('before'); print('\\x01' * 60_000, end='')"
     run = await runner.start("1-1-0", order(tmp_path, script), deadline())
     await collect(run)
@@ -320,8 +320,8 @@ STARTER = """
 import asyncio, sys
 from pathlib import Path
 sys.path[:0] = [{root!r}]
-from sidecar.clock import boot_us
-from sidecar.runner import Deadline, Order, Runner
+from sidecar.runs.clock import boot_us
+from sidecar.runs.runner import Deadline, Order, Runner
 from sidecar.runtimes.base import Launch
 async def main():
     now = boot_us()
@@ -370,7 +370,7 @@ async def test_a_sidecar_without_standard_streams_starts_runs(runner: Runner, tm
     source = source.replace('print("started", flush=True)\n    await asyncio.sleep(300)', "pass")
     # After the loop took its own: the next files opened get the numbers 0 to 2.
     closing = (
-        "    import os\n    from sidecar.runner import _above_standard\n    for fd in (0, 1, 2): os.close(fd)\n"
+        "    import os\n    from sidecar.runs.runner import _above_standard\n    for fd in (0, 1, 2): os.close(fd)\n"
         "    null = _above_standard(os.open(os.devnull, os.O_RDONLY))\n    assert null > 2 and not os.get_inheritable(null)\n"
     )
     closed = source.replace("    now =", f"{closing}    now =")
@@ -393,7 +393,7 @@ def shim_of(runner: Runner, run_id: str) -> int:
     for process in sweep.processes():
         with contextlib.suppress(OSError):
             argv = Path(f"/proc/{process.pid}/cmdline").read_bytes().split(b"\0")
-            if b"sidecar.shim" in argv and str(runner.directory(run_id)).encode() in argv:
+            if b"sidecar.runs.shim" in argv and str(runner.directory(run_id)).encode() in argv:
                 return process.pid
     raise AssertionError("no shim")
 
@@ -418,7 +418,7 @@ async def test_a_run_whose_shim_never_started_is_lost_and_can_never_start(runner
     (directory / "run.json").write_text("{}")
     assert await collect(runner.attach("1-1-0")) == [LOST]
     late = await asyncio.create_subprocess_exec(
-        PYTHON, "-m", "sidecar.shim", str(directory), cwd=Path.cwd(), stderr=asyncio.subprocess.DEVNULL
+        PYTHON, "-m", "sidecar.runs.shim", str(directory), cwd=Path.cwd(), stderr=asyncio.subprocess.DEVNULL
     )
     assert await late.wait() != 0
     assert is_terminal((await collect(runner.attach("1-1-0")))[-1])

@@ -17,7 +17,7 @@ from hub.ids import ControlKind, HeldVerdict, LeaseEpoch, Phase, TaskId, TaskTyp
 from hub.wire import frames
 from hub.wire.codec import result_digest
 from hub.wire.spec import CheckJob, RepoRef, Spec, Verification
-from sidecar import sweep
+from sidecar.runs import sweep
 from tests.support.fake_hub import FakeHub, running
 
 ROOT = Path(__file__).parents[2]

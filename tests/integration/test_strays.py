@@ -16,12 +16,12 @@ from typing import Any
 import pytest
 
 from hub.ids import LeaseEpoch, TaskId
-from sidecar import sweep
 from sidecar.app import own_state, set_aside
-from sidecar.clock import boot_us
-from sidecar.records import Key
-from sidecar.run import Run, read_spool
-from sidecar.runner import LOST, Deadline, Order, Runner
+from sidecar.core.records import Key
+from sidecar.runs import sweep
+from sidecar.runs.clock import boot_us
+from sidecar.runs.run import Run, read_spool
+from sidecar.runs.runner import LOST, Deadline, Order, Runner
 from sidecar.runtimes.base import Launch
 from tests.integration.test_shim import gone, is_gone, shim_of
 
@@ -32,12 +32,12 @@ ENV = {"PATH": os.environ["PATH"]}
 SCENE = """
 import asyncio, contextlib, os, signal, sys
 from pathlib import Path
-from sidecar import sweep
+from sidecar.runs import sweep
 from sidecar.app import own_state
-from sidecar.children import CHILDREN
-from sidecar.clock import boot_us
-from sidecar.process import run
-from sidecar.runner import Deadline, Order, Runner
+from sidecar.runs.children import CHILDREN
+from sidecar.runs.clock import boot_us
+from sidecar.runs.process import run
+from sidecar.runs.runner import Deadline, Order, Runner
 from sidecar.runtimes.base import Launch
 home = Path(sys.argv[1])
 ENV = {"PATH": os.environ["PATH"]}
@@ -160,9 +160,9 @@ async def frozen(tmp_path: Path, *, wall_s: float = 60, hard_s: float = 60) -> t
 async def test_a_frozen_shim_is_killed_with_its_agent_once_a_bound_is_over(
     tmp_path: Path, bound: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sidecar.run.OVERDUE_S", 1.0)
-    monkeypatch.setattr("sidecar.run.WALL_GRACE_US", 0)
-    monkeypatch.setattr("sidecar.run.UNKNOWN_US", 0)
+    monkeypatch.setattr("sidecar.runs.run.OVERDUE_S", 1.0)
+    monkeypatch.setattr("sidecar.runs.run.WALL_GRACE_US", 0)
+    monkeypatch.setattr("sidecar.runs.run.UNKNOWN_US", 0)
     runner, run, shim = await frozen(tmp_path, wall_s=2 if bound == "wall" else 60, hard_s=2 if bound == "deadline" else 60)
     agents = sweep.marked(str(runner.directory("1-1-0").resolve()), sweep.processes())
     assert len(agents) == 1
@@ -180,7 +180,7 @@ async def test_a_frozen_shim_is_killed_with_its_agent_once_a_bound_is_over(
 async def test_a_stranger_with_a_frozen_shim_does_not_hold_up_the_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sidecar.run.OVERDUE_S", 1.0)
+    monkeypatch.setattr("sidecar.runs.run.OVERDUE_S", 1.0)
     runner, _, shim = await frozen(tmp_path)
     assert await asyncio.wait_for(runner.stop_strangers(set()), 10) == ["1-1-0"]
     assert is_gone(shim)
@@ -192,8 +192,8 @@ async def test_an_extended_run_is_not_given_up_by_a_sidecar_that_finds_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who finds it knows the deadline it was started with; how far it was moved since only the shim knows."""
-    monkeypatch.setattr("sidecar.run.OVERDUE_S", 1.0)
-    monkeypatch.setattr("sidecar.run.UNKNOWN_US", 0)
+    monkeypatch.setattr("sidecar.runs.run.OVERDUE_S", 1.0)
+    monkeypatch.setattr("sidecar.runs.run.UNKNOWN_US", 0)
     now = boot_us()
     runner = Runner(tmp_path / "runs")
     order = Order(launch=Launch(argv=("sleep", "4"), env=ENV), cwd=tmp_path, prompt="", wall_s=60)

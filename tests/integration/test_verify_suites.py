@@ -11,7 +11,7 @@ import pytest
 
 from hub.ids import CheckStatus, VerificationKind
 from hub.wire.spec import CheckReport, Verification
-from sidecar.verify import verify
+from sidecar.checks.verify import verify
 from tests.support.repos import write
 
 ENV = {

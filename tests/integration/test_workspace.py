@@ -13,7 +13,7 @@ import pytest
 
 from hub.ids import LeaseEpoch, TaskId
 from hub.wire.spec import CheckJob, RepoRef, Spec, StartPoint
-from sidecar.workspace import GitIdentity, Workspace, WorkspaceError, Workspaces, WorkState
+from sidecar.workspace.workspaces import GitIdentity, Workspace, WorkspaceError, Workspaces, WorkState
 from tests.support.repos import Remote, commit, git, make_remote, write
 
 IDENTITY = GitIdentity(name="Agent Smith", email="smith@example.org")

@@ -18,12 +18,12 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from hub.ids import ControlKind, HeldVerdict, HubEpoch, Lane, LeaseEpoch, Outcome, Phase, SessionEpoch, TaskId, Verdict
 from hub.wire import frames
 from hub.wire.spec import Spec, VerificationReport
-from sidecar import effects as fx
-from sidecar import records
-from sidecar.holder import Holder
+from sidecar.core import effects as fx
+from sidecar.core import records
+from sidecar.core.holder import Holder
+from sidecar.core.records import Key
+from sidecar.core.results import Delivered, compose
 from sidecar.journal import Journal
-from sidecar.records import Key
-from sidecar.results import Delivered, compose
 from sidecar.runtimes.base import RunEnd
 from tests.support.fake_disk import FakeDisk
 

@@ -32,7 +32,7 @@ class Fleet(Stage):
 
     def shims(self) -> list[int]:
         """Pids of living shims that belong to this fleet's directory."""
-        return [pid for pid, argv in _processes() if "sidecar.shim" in argv and str(self.root) in argv]
+        return [pid for pid, argv in _processes() if "sidecar.runs.shim" in argv and str(self.root) in argv]
 
     def agent_processes(self) -> list[int]:
         """Pids of living processes of runs of this fleet (they carry the run log's path in their environment)."""

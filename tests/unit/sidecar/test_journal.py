@@ -12,11 +12,11 @@ import pytest
 from hub.ids import ControlKind, LeaseEpoch, Outcome, TaskId
 from hub.wire.frames import Control
 from hub.wire.spec import RunError, Spec, Usage
-from sidecar import journal as module
-from sidecar import records
+from sidecar import journal as journal_module
+from sidecar.core import records
+from sidecar.core.records import Key
+from sidecar.core.results import Delivered, compose
 from sidecar.journal import Journal, JournalError
-from sidecar.records import Key
-from sidecar.results import Delivered, compose
 from sidecar.runtimes.base import RunEnd
 from tests.support.fake_disk import FakeDisk
 
@@ -108,7 +108,7 @@ def test_a_full_disk_is_a_fault_that_says_so() -> None:
 
 
 def test_settled_assignments_leave_when_the_file_is_compacted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "COMPACT_BYTES", 2000)
+    monkeypatch.setattr(journal_module, "COMPACT_BYTES", 2000)
     disk = FakeDisk()
     journal = Journal(PATH, disk)
     journal.append(records.Assigned(**ids(999)))
@@ -127,16 +127,16 @@ def test_settled_assignments_leave_when_the_file_is_compacted(monkeypatch: pytes
 
 def test_ids_of_controls_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     journal = Journal(PATH, FakeDisk())
-    for cid in range(module.SEEN_CONTROLS + 10):
+    for cid in range(records.SEEN_CONTROLS + 10):
         journal.append(control(cid))
     seen = next(iter(journal.records))
     assert isinstance(seen, records.Seen)
-    assert len(seen.cids) == module.SEEN_CONTROLS
-    assert seen.cids[-1] == module.SEEN_CONTROLS + 9
+    assert len(seen.cids) == records.SEEN_CONTROLS
+    assert seen.cids[-1] == records.SEEN_CONTROLS + 9
 
 
 def test_a_crash_during_compaction_keeps_the_old_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "COMPACT_BYTES", 10)
+    monkeypatch.setattr(journal_module, "COMPACT_BYTES", 10)
     disk = FakeDisk()
     journal = Journal(PATH, disk)
     journal.append(records.Assigned(**ids(1)))

@@ -9,16 +9,16 @@ import pytest
 
 from hub.ids import LeaseEpoch, TaskId
 from hub.wire.spec import Commit, Spec, VerificationReport
-from sidecar import effects as fx
-from sidecar import records
-from sidecar.effects import StopReason
-from sidecar.holding import Holding
-from sidecar.records import Key
-from sidecar.runner import Deadline
+from sidecar.core import effects as fx
+from sidecar.core import records
+from sidecar.core.effects import StopReason
+from sidecar.core.holding import Holding
+from sidecar.core.records import Key
+from sidecar.runs.runner import Deadline
 from sidecar.runtimes.base import RunEnd
 from sidecar.runtimes.command import CommandRuntime
 from sidecar.work import Tools, Work
-from sidecar.workspace import Workspace, WorkspaceError, WorkState
+from sidecar.workspace.workspaces import Workspace, WorkspaceError, WorkState
 
 KEY = Key(TaskId(1), LeaseEpoch(2))
 IDS = {"task": KEY.task, "lease_epoch": KEY.lease_epoch}

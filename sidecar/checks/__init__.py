@@ -1,0 +1,1 @@
+"""Judging what an agent has made."""

@@ -1,0 +1,1 @@
+"""Where an agent works, and the git around it."""

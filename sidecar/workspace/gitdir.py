@@ -1,0 +1,142 @@
+"""Read an agent's clone without running git in it: its configuration, hooks and links are the agent's.
+
+Only plain files are opened, one path component at a time and never through a symbolic link, so nothing planted there can
+execute, block (a fifo) or lead elsewhere. Blocking file I/O: call from a thread.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from hub.wire.git import UnsafeNameError, check_ref_name
+from sidecar.workspace.git import WorkspaceError
+
+REF_FILE_LIMIT_BYTES = 4096
+PACKED_REFS_LIMIT_BYTES = 16 * 1024 * 1024
+OBJECT_FILES_LIMIT = 1_000_000
+"""Most files an agent may leave in its object directory."""
+SYMREF_DEPTH = 5
+
+_SHA = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
+
+
+def read_head(tree: Path) -> str | None:
+    """The commit id HEAD stands for, or None when its branch has no commit yet.
+
+    The id is only well-formed: whether the object exists is for the caller to see. Raises :class:`WorkspaceError`
+    ``head_unreadable`` when the files are missing, malformed, too large, no plain files or reached through a link.
+    """
+    name = "HEAD"
+    for _ in range(SYMREF_DEPTH):
+        text = _read_ref(tree, name)
+        if text is None:
+            return None
+        if _SHA.fullmatch(text):
+            return text
+        if not text.startswith("ref:"):
+            raise _unreadable(f"{name} holds neither a commit id nor a ref")
+        name = text.removeprefix("ref:").strip()
+        try:
+            check_ref_name(name)
+        except UnsafeNameError as fault:
+            raise _unreadable(str(fault)) from None
+    raise _unreadable("symbolic refs are nested too deep")
+
+
+def check_tree(tree: Path) -> None:
+    """Raise ``workspace_gone`` unless the work tree is still a directory: a link put in its place would be followed."""
+    if not _is_directory(tree):
+        raise WorkspaceError("workspace_gone", f"{tree} is no directory any more", retryable=True)
+
+
+def check_objects(tree: Path, cache_objects: Path) -> Path:
+    """The clone's object directory, once it is certain that reading it reads only it and the cache.
+
+    Raises :class:`WorkspaceError` ``unsafe_objects`` for an alternates file that names anything but ``cache_objects`` (git
+    follows such chains), for any symbolic link or special file, and for more files than an agent can sensibly make.
+    """
+    objects = tree / ".git" / "objects"
+    for directory in (tree, tree / ".git", objects):
+        if not _is_directory(directory):
+            raise _unsafe(f"{directory.name} is not a plain directory")
+    alternates = _read(tree, (".git", "objects", "info", "alternates"), REF_FILE_LIMIT_BYTES)
+    if alternates is not None and alternates.rstrip(b"\n") != os.fsencode(cache_objects):
+        raise _unsafe("its alternates file was changed")
+    for count, entry in enumerate(_entries(objects)):
+        if not (entry.is_dir(follow_symlinks=False) or entry.is_file(follow_symlinks=False)):
+            raise _unsafe(f"{entry.name!r} is a link or a special file")
+        if count >= OBJECT_FILES_LIMIT:
+            raise _unsafe(f"it holds more than {OBJECT_FILES_LIMIT} files")
+    return objects
+
+
+def _read_ref(tree: Path, name: str) -> str | None:
+    """Content of a ref file, else the id in packed-refs, else None. HEAD itself must exist."""
+    data = _read(tree, (".git", *name.split("/")), REF_FILE_LIMIT_BYTES)
+    if data is not None:
+        return data.decode(errors="replace").strip()
+    if name == "HEAD":
+        raise _unreadable("HEAD is missing")
+    packed = _read(tree, (".git", "packed-refs"), PACKED_REFS_LIMIT_BYTES)
+    for line in (packed or b"").decode(errors="replace").splitlines():
+        sha, _, ref = line.partition(" ")
+        if ref == name and _SHA.fullmatch(sha):
+            return sha
+    return None
+
+
+def _read(root: Path, parts: tuple[str, ...], limit_bytes: int) -> bytes | None:
+    """A plain file beneath ``root``, or None when it or a directory on the way does not exist."""
+    here = -1
+    try:
+        here = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        for part in parts[:-1]:
+            below = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=here)
+            os.close(here)
+            here = below
+        # O_NONBLOCK: opening a fifo that was planted here must not wait for a writer.
+        file = os.open(parts[-1], os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=here)
+    except FileNotFoundError:
+        return None
+    except OSError as fault:
+        raise _unreadable(f"{'/'.join(parts)}: {fault.strerror}") from None
+    finally:
+        if here >= 0:
+            os.close(here)
+    with os.fdopen(file, "rb") as opened:
+        if not stat.S_ISREG(os.fstat(file).st_mode):
+            raise _unreadable(f"{'/'.join(parts)} is not a plain file")
+        data = opened.read(limit_bytes + 1)
+    if len(data) > limit_bytes:
+        raise _unreadable(f"{'/'.join(parts)} is larger than {limit_bytes} bytes")
+    return data
+
+
+def _entries(directory: Path) -> Iterator[os.DirEntry[str]]:
+    """Everything beneath a directory, links not followed."""
+    stack = [str(directory)]
+    while stack:
+        with os.scandir(stack.pop()) as listing:
+            for entry in listing:
+                yield entry
+                if entry.is_dir(follow_symlinks=False):
+                    stack.append(entry.path)
+
+
+def _is_directory(path: Path) -> bool:
+    try:
+        return stat.S_ISDIR(path.lstat().st_mode)
+    except OSError:
+        return False
+
+
+def _unreadable(reason: str) -> WorkspaceError:
+    return WorkspaceError("head_unreadable", f"the workspace's HEAD cannot be read: {reason}", retryable=True)
+
+
+def _unsafe(reason: str) -> WorkspaceError:
+    return WorkspaceError("unsafe_objects", f"the workspace's objects cannot be trusted: {reason}", retryable=True)
