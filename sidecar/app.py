@@ -25,11 +25,13 @@ import structlog
 from hub.wire import frames
 from sidecar.agent import Agent
 from sidecar.backoff import Reconnect, Refused
+from sidecar.checks.verify import verify
 from sidecar.core.environment import agent_environment
 from sidecar.core.holder import Holder
 from sidecar.core.records import Key
 from sidecar.journal import Journal
 from sidecar.link import SUBPROTOCOL, Link
+from sidecar.runs.account import Account, find_account
 from sidecar.runs.children import CHILDREN
 from sidecar.runs.clock import boot_us
 from sidecar.runs.process import owned_by
@@ -38,8 +40,9 @@ from sidecar.runtimes.base import Runtime
 from sidecar.runtimes.command import CommandRuntime
 from sidecar.runtimes.mock import MockRuntime
 from sidecar.runtimes.none import NoRuntime
-from sidecar.settings import AgentSettings, Settings, read_token
+from sidecar.settings import AgentSettings, Settings, SettingsError, read_token
 from sidecar.work import Tools
+from sidecar.workspace.premises import open_premises
 from sidecar.workspace.workdir import remove_home
 from sidecar.workspace.workspaces import GitIdentity, WorkspaceError, Workspaces
 
@@ -63,7 +66,8 @@ class Sidecar:
         state = settings.state_dir
         identity = GitIdentity(name=settings.git.name, email=settings.git.email)
         self._work = state / "workspaces" / "work"
-        self._workspaces = Workspaces(state / "workspaces", identity=identity, urls=settings.repos)
+        self._account = let_in(settings)
+        self._workspaces = Workspaces(state / "workspaces", identity=identity, urls=settings.repos, account=self._account)
         self.agents = [self._agent(agent, state / "agents" / agent.id) for agent in settings.agents]
         self._draining = asyncio.Event()
 
@@ -154,13 +158,19 @@ class Sidecar:
             host=_host_facts(),
         )
         allow = [*agent.env_allow, *runtime.passes]
+        account = self._account
         tools = Tools(
             workspaces=self._workspaces,
-            runner=Runner(home / "runs"),
+            runner=Runner(home / "runs", account),
             runtime=runtime,
-            environment=lambda workspace, access: agent_environment(
-                os.environ, allow=allow, add=agent.env_set, workspace=workspace, access=access
+            environment=partial(
+                agent_environment,
+                os.environ,
+                allow=allow,
+                add=agent.env_set,
+                identity=None if account is None else account.environment,
             ),
+            verifier=partial(verify, account=account),
             stop_grace_ms=int(settings.stop_grace_s * 1000),
         )
         reconnect = Reconnect(Random(), first_s=settings.reconnect_first_s)  # noqa: S311  jitter, not a secret
@@ -179,6 +189,21 @@ class Sidecar:
                 clock_s=lambda: boot_us() / 1e6,
             ),
         )
+
+
+def let_in(settings: Settings) -> Account | None:
+    """Open the state directory to the user that agents run as, as far as they need it; raises :class:`SettingsError`."""
+    account = find_account(settings.run_as)
+    if account is None:
+        if os.geteuid() == 0:
+            log.warning("agents_run_as_root", cure="set run_as to an unprivileged user; agentcom join makes one")
+        return None
+    os.umask(0o022)  # caches are read by that user; what is nobody's business lies in closed directories
+    open_premises(settings.state_dir, account)
+    if not account.can_enter(settings.state_dir / "workspaces" / "work"):
+        cure = 'a directory above it is closed; set state_dir, for example to "/var/lib/agentcom/sidecar"'
+        raise SettingsError(settings.state_dir, [f"state_dir: {account.name} cannot enter it: {cure}"])
+    return account
 
 
 def make_runtime(agent: AgentSettings) -> Runtime:
@@ -226,7 +251,8 @@ def _install_id(directory: Path) -> str:
     if not known:  # an empty file is what a loss of power makes of one that was not synced
         known = uuid.uuid4().hex
         fresh = name.with_suffix(".new")
-        with fresh.open("w") as file:
+        fresh.unlink(missing_ok=True)
+        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write(known)
             file.flush()
             os.fsync(file.fileno())

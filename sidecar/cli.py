@@ -14,7 +14,7 @@ import typer
 from sidecar import app as composition
 from sidecar import logs
 from sidecar.journal import JournalError
-from sidecar.settings import Settings, SettingsError, load, missing_programs
+from sidecar.settings import Settings, SettingsError, account_faults, load, missing_programs
 
 cli = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -56,6 +56,6 @@ def run(
 
 def _usable(config: Path) -> Settings:
     settings = load(config)
-    if faults := missing_programs(settings):
+    if faults := [*missing_programs(settings), *account_faults(settings)]:
         raise SettingsError(config, faults)
     return settings

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from hub.ids import Access
 from hub.wire.spec import Spec, Verification, VerificationReport
 from sidecar.workspace.workspaces import Workspace, WorkState
 
@@ -45,4 +46,12 @@ class Verifier(Protocol):
         self, workspace: Path, checks: Sequence[Verification], *, env: Mapping[str, str], state: WorkState | None
     ) -> Awaitable[VerificationReport]:
         """Run the checks."""
+        ...
+
+
+class Environment(Protocol):
+    """:func:`sidecar.core.environment.agent_environment`, with all that is the same for every run of an agent."""
+
+    def __call__(self, *, workspace: Mapping[str, str], access: Access) -> dict[str, str]:
+        """Compose the agent's environment from the workspace's part of it."""
         ...

@@ -20,6 +20,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from hub.ids import AGENT_ID, CHECKS, NAME
 from sidecar.backoff import FIRST_S
+from sidecar.runs.account import AccountError, find_account
 from sidecar.runtimes.command import SuccessRule, template_faults
 
 TOKEN_VARIABLE = "AGENTCOM_TOKEN"  # noqa: S105  the variable's name
@@ -121,6 +122,7 @@ class Settings(_Settings):
     hub_url: Annotated[str, Field(pattern=r"^wss?://")]
     token_file: Path | None = None
     state_dir: Path = Field(default_factory=lambda: Path(platformdirs.user_state_dir("agentcom")) / "sidecar")
+    run_as: str = ""
     reconnect_first_s: Annotated[float, Field(ge=0, le=60)] = FIRST_S
     stop_grace_s: Annotated[float, Field(ge=0, le=60)] = 5.0
     drain_s: Annotated[float, Field(ge=0, le=600)] = 10.0
@@ -149,6 +151,15 @@ def load(path: Path) -> Settings:
     except ValidationError as fault:
         raise SettingsError(path, [_explain(error) for error in fault.errors()]) from None
     return settings
+
+
+def account_faults(settings: Settings) -> list[str]:
+    """Why agents cannot run as the user they are to run as."""
+    try:
+        find_account(settings.run_as)
+    except AccountError as fault:
+        return [f"run_as: {fault}"]
+    return []
 
 
 def missing_programs(settings: Settings) -> list[str]:

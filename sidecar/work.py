@@ -26,7 +26,7 @@ from sidecar.core.holding import Holding
 from sidecar.core.prompt import wake_message
 from sidecar.core.records import Cause, Exited
 from sidecar.core.results import Delivered, compose
-from sidecar.ports import Verifier, WorkspaceKeeper
+from sidecar.ports import Environment, Verifier, WorkspaceKeeper
 from sidecar.runs.runner import Deadline, Order, Run, RunFault, Runner, is_terminal, run_id_of
 from sidecar.runtimes.base import Asked, Event, RunEnd, RunSpec, Runtime, RuntimeFault, Said
 from sidecar.workspace.workspaces import Workspace, WorkspaceError, WorkState
@@ -51,7 +51,7 @@ class Tools:
     workspaces: WorkspaceKeeper
     runner: Runner
     runtime: Runtime
-    environment: Callable[[Mapping[str, str], Access], dict[str, str]]
+    environment: Environment
     verifier: Verifier = verify
     push_patience_s: float = PUSH_PATIENCE_S
     push_retry_s: tuple[float, float] = PUSH_RETRY_S
@@ -205,12 +205,18 @@ class Work:
                 round=number,
                 cwd=workspace.path,
                 prompt=prompt,
-                prompt_file=tools.runner.prompt_file(run_id),
+                prompt_file=workspace.prompt_file(number),
                 env=self._environment(workspace),
                 access=self._spec.access,
             )
         )
-        order = Order(launch=launch, cwd=workspace.path, prompt=prompt, wall_s=self._spec.budget.wall_s)
+        order = Order(
+            launch=launch,
+            cwd=workspace.path,
+            prompt=prompt,
+            prompt_file=workspace.prompt_file(number),
+            wall_s=self._spec.budget.wall_s,
+        )
         self._woken = asyncio.get_running_loop().create_future()
         await self._tell(fx.RunWanted(held.key, run_id, number, cause))
         deadline = await self._unless(self._stop_asked, self._woken)
@@ -333,7 +339,7 @@ class Work:
     # --- small things
 
     def _environment(self, workspace: Workspace) -> dict[str, str]:
-        return self._tools.environment(self._tools.workspaces.agent_env(workspace), self._spec.access)
+        return self._tools.environment(workspace=self._tools.workspaces.agent_env(workspace), access=self._spec.access)
 
     @staticmethod
     async def _unless(stop: asyncio.Event, doing: Awaitable[T]) -> T:

@@ -8,10 +8,10 @@ started is alive.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shlex
-import stat
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -21,7 +21,9 @@ from hub.wire.spec import CheckReport, Verification, VerificationReport
 from sidecar.checks.detect import detect_tests
 from sidecar.checks.leaks import leaks_in, leaks_in_patch
 from sidecar.core.prompt import shown
+from sidecar.runs.account import Account
 from sidecar.runs.process import run
+from sidecar.workspace.paths import NotPlainError, open_directory, read_plain
 from sidecar.workspace.workdir import WorkState
 
 OUTPUT_LIMIT_BYTES = 4096
@@ -44,18 +46,24 @@ class _Scene:
     workspace: Path
     env: Mapping[str, str]
     state: WorkState | None
+    account: Account | None
 
 
 async def verify(
-    workspace: Path, checks: Sequence[Verification], *, env: Mapping[str, str], state: WorkState | None
+    workspace: Path,
+    checks: Sequence[Verification],
+    *,
+    env: Mapping[str, str],
+    state: WorkState | None,
+    account: Account | None = None,
 ) -> VerificationReport:
-    """Run all ``checks`` in ``workspace`` (a directory) with exactly the environment ``env``.
+    """Run all ``checks`` in ``workspace`` (a directory) with exactly the environment ``env``, commands as ``account``.
 
     ``state`` is the workspace as inspected after the agent ended, None without a repository. The report passes if every check
     passed; with no checks it passes and says so by being empty. ``fix_rounds`` is the caller's to set.
     """
     # Checks must not make the tree dirty that they judge: compiled files would end up in a salvage.
-    scene = _Scene(workspace, {**env, "PYTHONDONTWRITEBYTECODE": "1"}, state)
+    scene = _Scene(workspace, {**env, "PYTHONDONTWRITEBYTECODE": "1"}, state, account)
     reports = tuple([await _check(scene, check) for check in checks])
     return VerificationReport(passed=all(r.status in {CheckStatus.PASS, CheckStatus.SKIP} for r in reports), checks=reports)
 
@@ -165,9 +173,17 @@ _SHELL_CANNOT_RUN: Final[Mapping[int, CheckStatus]] = {126: CheckStatus.ERROR, 1
 async def _run(
     scene: _Scene, check: Verification, argv: Sequence[str], directory: Path, codes: Mapping[int, CheckStatus]
 ) -> _Found:
-    done = await run(
-        argv, env=scene.env, cwd=directory, timeout_s=check.timeout_s, merge=True, keep_bytes=OUTPUT_LIMIT_BYTES, sweep=True
-    )
+    with _entered(scene.workspace, directory) as cwd:
+        done = await run(
+            argv,
+            env=scene.env,
+            cwd=cwd,
+            timeout_s=check.timeout_s,
+            merge=True,
+            keep_bytes=OUTPUT_LIMIT_BYTES,
+            sweep=True,
+            account=scene.account,
+        )
     output = done.output.decode(errors="replace")
     if done.timed_out:
         return _Found(CheckStatus.TIMEOUT, output)
@@ -201,23 +217,27 @@ def _directory(workspace: Path, target: str) -> Path:
     return path
 
 
+@contextlib.contextmanager
+def _entered(workspace: Path, directory: Path) -> Iterator[Path]:
+    """A name of a directory that cannot come to mean another one, while a command starts there with more rights than it keeps."""
+    if not Path("/proc/self/fd").is_dir():
+        yield directory
+        return
+    parts = directory.relative_to(os.path.realpath(workspace)).parts if directory != workspace else ()
+    with open_directory(workspace, parts) as fd:
+        yield Path(f"/proc/self/fd/{fd}")
+
+
 def _leaks_in_files(workspace: Path, paths: Sequence[str]) -> list[tuple[str, str]]:
     found: list[tuple[str, str]] = []
     for path in paths:
         if path.endswith("/"):  # a repository of its own: never committed, never pushed
             continue
-        data = _read_plain(workspace / path)
+        try:
+            data = read_plain(workspace, Path(path).parts, SCAN_LIMIT_BYTES + 1)
+        except (OSError, NotPlainError):  # gone, a link or special: nothing of that kind holds text
+            continue
         if len(data) > SCAN_LIMIT_BYTES:
             raise _CannotRunError(f"{shown(path)} is too large to be searched for secrets")
         found += ((path, kind) for kind in leaks_in(data))
     return found
-
-
-def _read_plain(path: Path) -> bytes:
-    """The beginning of a plain file; nothing for what is gone, a link or special."""
-    try:
-        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return b""
-    with os.fdopen(file, "rb") as opened:
-        return opened.read(SCAN_LIMIT_BYTES + 1) if stat.S_ISREG(os.fstat(file).st_mode) else b""

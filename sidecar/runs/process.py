@@ -24,6 +24,7 @@ from typing import IO, Any, Self, TypeVar
 
 import structlog
 
+from sidecar.runs.account import Account, becoming
 from sidecar.runs.children import CHILDREN, JOB_VARIABLE
 from sidecar.runs.clock import boot_ticks
 from sidecar.runs.sweep import Members, Process, Swept, carries, kill_all, look, reap
@@ -90,12 +91,14 @@ async def run(
     merge: bool = False,
     keep_bytes: int = 64 * 1024,
     sweep: bool = True,
+    account: Account | None = None,
 ) -> Finished:
     """Run ``argv`` (never a shell line) and wait for it.
 
     At the timeout, and when the caller is cancelled, everything the command started is dead before this returns. ``sweep``
     does the same after an ordinary end, so that no background child lives on. ``stdout`` is a file to write to instead of
     capturing; ``merge`` sends standard error into the captured output. Of each stream the last ``keep_bytes`` are kept.
+    ``account``: whom the command runs as, if not as this process.
 
     Raises OSError when the command cannot be started.
     """
@@ -104,8 +107,8 @@ async def run(
     since = boot_ticks()
     with contextlib.ExitStack() as open_files:
         source = open_files.enter_context(_as_file(stdin)) if isinstance(stdin, bytes) else stdin
-        output = open_files.enter_context(_Tail(keep_bytes))
-        errors = output if merge else open_files.enter_context(_Tail(keep_bytes))
+        output = open_files.enter_context(_Tail(keep_bytes, account))
+        errors = output if merge else open_files.enter_context(_Tail(keep_bytes, account))
 
         async def start() -> asyncio.subprocess.Process:
             with CHILDREN.starting():
@@ -118,6 +121,7 @@ async def run(
                     stdout=output.writer if stdout is None else stdout,
                     stderr=errors.writer,
                     start_new_session=True,
+                    **becoming(account),
                 )
                 CHILDREN.register(started.pid, since if sweep else None)
             return started
@@ -159,13 +163,15 @@ class _Tail:
     asyncio's pipes belong to the process transport and end only with the last writer; this one is closed when *we* are done.
     """
 
-    def __init__(self, limit_bytes: int) -> None:
+    def __init__(self, limit_bytes: int, account: Account | None) -> None:
         self.kept = bytearray()
         self.truncated = False
         self._limit_bytes = limit_bytes
         self._loop = asyncio.get_running_loop()
         self._ended = asyncio.Event()
         self._reader, self.writer = os.pipe()
+        if account is not None:  # or the command could not open its own /dev/stderr
+            os.fchown(self.writer, account.uid, account.gid)
         os.set_blocking(self._reader, False)
         self._loop.add_reader(self._reader, self._read)
 

@@ -14,6 +14,7 @@ import structlog
 
 from sidecar.core.records import Key
 from sidecar.runs import sweep
+from sidecar.runs.account import Account, becoming
 from sidecar.runs.children import CHILDREN
 from sidecar.runs.clock import boot_us
 from sidecar.runs.run import LOST, Deadline, Run, is_terminal, mark
@@ -33,11 +34,12 @@ _PACKAGES = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """What a run is to do. ``wall_s`` bounds it whatever the lease says."""
+    """What a run is to do. ``prompt_file`` is where the prompt is written; ``wall_s`` bounds the run whatever the lease says."""
 
     launch: Launch
     cwd: Path
     prompt: str
+    prompt_file: Path
     wall_s: float
 
 
@@ -55,19 +57,16 @@ def run_id_of(key: Key, round_number: int) -> str:
 
 
 class Runner:
-    """The runs of one agent, each in a directory of its own below ``root``."""
+    """The runs of one agent, each in a directory of its own below ``root``. With an ``account`` agents run as that user."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, account: Account | None = None) -> None:
         self.root = root
+        self._account = account
         self._reapers: set[asyncio.Task[None]] = set()
 
     def directory(self, run_id: str) -> Path:
         """Where a run lives."""
         return self.root / run_id
-
-    def prompt_file(self, run_id: str) -> Path:
-        """Where the run's prompt is written before the agent starts."""
-        return self.directory(run_id) / "prompt.md"
 
     async def start(self, run_id: str, order: Order, deadline: Deadline) -> Run:
         """Spawn the shim and wait until it holds its lock. The journal must already know the run.
@@ -88,11 +87,12 @@ class Runner:
             "hard_boot_us": deadline.hard_us,
             "wall_boot_us": boot_us() + int(order.wall_s * 1e6),
             "spool_bytes": SPOOL_BYTES,
+            "become": becoming(self._account),
         }
         try:
             self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
             directory.mkdir(mode=0o700)
-            self.prompt_file(run_id).write_text(order.prompt, encoding="utf-8", errors="replace")
+            order.prompt_file.write_text(order.prompt, encoding="utf-8", errors="replace")
             (directory / "run.json").write_bytes(orjson.dumps(content))
             await self._spawn(directory)
         except FileExistsError as fault:

@@ -62,7 +62,6 @@ async def fetch_check(cache: GitCache, workspace: Workspace, check: CheckJob) ->
 async def check_out(git: Git, workspace: Workspace, repo: RepoRef, borrowed: Path, start: str | None) -> None:
     """Create the clone on its branch (a check: detached) at ``start``; None leaves the branch unborn."""
     tree, git_dir = workspace.path, workspace.path / ".git"
-    await asyncio.to_thread(tree.mkdir, parents=True)
     await git.run(git_dir, "init", "-q", "--template=", f"--initial-branch={workspace.branch}", work_tree=tree)
     await asyncio.to_thread((git_dir / "objects" / "info" / "alternates").write_bytes, os.fsencode(borrowed) + b"\n")
     for ref, sha in (
@@ -96,9 +95,9 @@ async def merge_base(git: Git, workspace: Workspace, repo: RepoRef, base: str, i
     raise WorkspaceError("merge_failed", f"the base cannot be merged into the previous work: {words}", retryable=False)
 
 
-async def keep_index(workspace: Workspace, index: Path) -> None:
+async def keep_index(workspace: Workspace) -> None:
     """Copy the fresh checkout's index to where the agent's git does not look: it knows which files need no reading."""
-    await asyncio.to_thread(shutil.copyfile, workspace.path / ".git" / "index", index)
+    await asyncio.to_thread(shutil.copyfile, workspace.path / ".git" / "index", workspace.view / "index")
 
 
 def _missing(fault: WorkspaceError, code: str, message: str) -> WorkspaceError:

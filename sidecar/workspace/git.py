@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, Self
 
 from hub.wire.git import git_argv, git_env
+from sidecar.runs.account import Account
 from sidecar.runs.process import Finished, run
 
 OUTPUT_LIMIT_BYTES = 32 * 1024 * 1024
@@ -37,10 +38,14 @@ class WorkspaceError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Git:
-    """Starts git commands with this process's environment (``environ``) reduced to what each needs."""
+    """Starts git commands with this process's environment (``environ``) reduced to what each needs.
+
+    With an ``account`` they have that user's rights and no more: so does what reads files that user owns.
+    """
 
     environ: Mapping[str, str]
     timeout_s: float
+    account: Account | None = None
 
     async def run(
         self,
@@ -109,6 +114,7 @@ class Git:
                 timeout_s=self.timeout_s,
                 keep_bytes=OUTPUT_LIMIT_BYTES,
                 sweep=False,
+                account=self.account,
             )
         except (FileNotFoundError, NotADirectoryError) as fault:
             if cwd is not None and str(fault.filename) == str(cwd):

@@ -35,14 +35,18 @@ _PATCH = ("-p", "--cc", "-U0", "--text", "--no-renames", "--no-color", "--no-ext
 
 
 class GitCache:
-    """One cache directory. What touches the remote's refs or removes objects is serialised; reads need no lock."""
+    """One cache directory. What touches the remote's refs or removes objects is serialised; reads need no lock.
 
-    def __init__(self, root: Path, url: str, git: Git) -> None:
+    ``reader`` is the git that may look at what an agent owns; ``git`` never does.
+    """
+
+    def __init__(self, root: Path, url: str, git: Git, reader: Git) -> None:
         self.allow_file = check_url(url) == "file"
         slug = re.sub(r"[^a-z0-9]+", "-", url.rstrip("/").removesuffix(".git").rpartition("/")[2].lower()).strip("-")[:40]
         self.path = root / f"{slug or 'repo'}-{hashlib.sha256(url.encode()).hexdigest()[:16]}.git"
         self.url = url
         self._git = git
+        self._reader = reader
         self._lock = asyncio.Lock()
         self._opened = False
 
@@ -100,11 +104,12 @@ class GitCache:
         """Tree and parents of a commit: everything about it but who, when and why."""
         return await self._git.text(self.path, "log", "-1", "--format=%T %P", sha, "--")
 
-    async def absorb(self, objects: Path, head: str, known: tuple[str, ...]) -> None:
+    async def absorb(self, objects: Path, head: str, known: tuple[str, ...], *, fsck: bool = True) -> None:
         """Take over everything reachable from ``head`` out of a checked object directory, verified and hashed anew.
 
         The one command that reads an agent's objects is pack-objects; what it writes is indexed with fsck, so from here on
-        the cache is complete without the clone. Raises ``bad_objects`` when they are missing, corrupt or refused by fsck.
+        the cache is complete without the clone. ``fsck`` is False for what git made of an agent's files to save them:
+        better kept as it is than lost. Raises ``bad_objects`` when they are missing, corrupt or refused by fsck.
         """
         if await self.resolve(head) == head:
             return
@@ -112,10 +117,11 @@ class GitCache:
         packing = ("pack-objects", "--revs", "--stdout", "-q", "--no-use-bitmap-index", "--delta-base-offset")
         try:
             with tempfile.TemporaryFile(dir=self.path) as pack:
-                lent = {"GIT_ALTERNATE_OBJECT_DIRECTORIES": _quote_path(objects)}
-                await self._git.run(self.path, *packing, env=lent, stdin=wanted, stdout=pack)
+                lent = {"GIT_ALTERNATE_OBJECT_DIRECTORIES": quote_path(objects)}
+                await self._reader.run(self.path, *packing, env=lent, stdin=wanted, stdout=pack)
                 pack.seek(0)
-                indexing = ("index-pack", "--stdin", "--fsck-objects", f"--max-input-size={ABSORB_LIMIT_BYTES}")
+                strict = ("--fsck-objects",) if fsck else ()
+                indexing = ("index-pack", "--stdin", *strict, f"--max-input-size={ABSORB_LIMIT_BYTES}")
                 await self._git.run(self.path, *indexing, stdin=pack)
         except WorkspaceError as fault:
             if fault.code != "git_failed":
@@ -215,7 +221,7 @@ def _parse_log(output: bytes, shas: list[str]) -> tuple[Commit, ...]:
     return tuple(Commit(sha=sha, subject=subjects.get(sha, ""), files=tuple(files[sha])) for sha in shas)
 
 
-def _quote_path(path: Path) -> str:
+def quote_path(path: Path) -> str:
     """One entry of a colon-separated list, quoted the way git reads it."""
     return '"' + str(path).replace("\\", "\\\\").replace('"', '\\"') + '"'
 

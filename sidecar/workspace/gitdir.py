@@ -1,7 +1,6 @@
 """Read an agent's clone without running git in it: its configuration, hooks and links are the agent's.
 
-Only plain files are opened, one path component at a time and never through a symbolic link, so nothing planted there can
-execute, block (a fifo) or lead elsewhere. Blocking file I/O: call from a thread.
+Only plain files are opened, and only as ``paths`` does it. Blocking file I/O: call from a thread.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from hub.wire.git import UnsafeNameError, check_ref_name
 from sidecar.workspace.git import WorkspaceError
+from sidecar.workspace.paths import NotPlainError, read_plain
 
 REF_FILE_LIMIT_BYTES = 4096
 PACKED_REFS_LIMIT_BYTES = 16 * 1024 * 1024
@@ -91,28 +91,17 @@ def _read_ref(tree: Path, name: str) -> str | None:
 
 def _read(root: Path, parts: tuple[str, ...], limit_bytes: int) -> bytes | None:
     """A plain file beneath ``root``, or None when it or a directory on the way does not exist."""
-    here = -1
+    name = "/".join(parts)
     try:
-        here = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        for part in parts[:-1]:
-            below = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=here)
-            os.close(here)
-            here = below
-        # O_NONBLOCK: opening a fifo that was planted here must not wait for a writer.
-        file = os.open(parts[-1], os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=here)
+        data = read_plain(root, parts, limit_bytes + 1)
     except FileNotFoundError:
         return None
     except OSError as fault:
-        raise _unreadable(f"{'/'.join(parts)}: {fault.strerror}") from None
-    finally:
-        if here >= 0:
-            os.close(here)
-    with os.fdopen(file, "rb") as opened:
-        if not stat.S_ISREG(os.fstat(file).st_mode):
-            raise _unreadable(f"{'/'.join(parts)} is not a plain file")
-        data = opened.read(limit_bytes + 1)
+        raise _unreadable(f"{name}: {fault.strerror}") from None
+    except NotPlainError:
+        raise _unreadable(f"{name} is not a plain file") from None
     if len(data) > limit_bytes:
-        raise _unreadable(f"{'/'.join(parts)} is larger than {limit_bytes} bytes")
+        raise _unreadable(f"{name} is larger than {limit_bytes} bytes")
     return data
 
 

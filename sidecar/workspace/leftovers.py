@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sidecar.workspace.git import Git, WorkspaceError
+from sidecar.workspace.gitcache import GitCache, quote_path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,12 +33,17 @@ class Leftovers:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkTree:
-    """A clone's files seen from the cache. ``index`` is ours: a copy of the first checkout's, so that git need not read all."""
+    """A clone's files seen from the cache, by a ``git`` that has the rights of the files' owner.
+
+    ``index`` is private: a copy of the first checkout's, so that git need not read all. ``objects`` is where the owner's
+    git writes when it may not write to the cache, which takes them over from there; None: it may.
+    """
 
     git: Git
-    git_dir: Path
+    cache: GitCache
     tree: Path
     index: Path
+    objects: Path | None = None
 
     async def leftovers(self, head: str | None) -> Leftovers:
         """Compare the files with a commit of the cache (None: with nothing)."""
@@ -57,7 +63,7 @@ class WorkTree:
             adding = ("update-index", "--add", "--replace", "-z", "--stdin")
             await self._run(*adding, stdin=_list(leftovers.written))
             tree = (await self._run("write-tree")).decode().strip()
-            if parent is not None and tree == await self.git.text(self.git_dir, "rev-parse", f"{parent}^{{tree}}"):
+            if parent is not None and tree == await self.git.text(self.cache.path, "rev-parse", f"{parent}^{{tree}}"):
                 return None
             parents = () if parent is None else ("-p", parent)
             made = await self._run("commit-tree", *parents, tree, env=identity, stdin=message.encode())
@@ -68,8 +74,14 @@ class WorkTree:
     async def _run(
         self, *args: str, stdin: bytes = b"", env: Mapping[str, str] | None = None, ok: tuple[int, ...] = (0,)
     ) -> bytes:
-        settings = {"GIT_INDEX_FILE": str(self.index), **(env or {})}
-        return (await self.git.run(self.git_dir, *args, work_tree=self.tree, env=settings, stdin=stdin, ok=ok)).output
+        settings = {"GIT_INDEX_FILE": str(self.index), **self._objects(), **(env or {})}
+        return (await self.git.run(self.cache.path, *args, work_tree=self.tree, env=settings, stdin=stdin, ok=ok)).output
+
+    def _objects(self) -> dict[str, str]:
+        if self.objects is None:
+            return {}
+        lent = {"GIT_ALTERNATE_OBJECT_DIRECTORIES": quote_path(self.cache.objects)}
+        return {"GIT_OBJECT_DIRECTORY": str(self.objects), **lent}
 
 
 def _parse_raw(raw: bytes) -> tuple[list[bytes], list[bytes], list[bytes]]:

@@ -1,4 +1,5 @@
-"""A workspace as a value and as it lies on disk: ``work/t-<n>-<epoch>/`` with ``tree`` (the agent's), ``index`` and a record.
+"""A workspace as a value and as it lies on disk: ``work/t-<n>-<epoch>/`` with ``tree`` and ``tmp`` (the agent's), ``view`` (our
+git's notes on the tree), prompts and a record.
 
 The record is written last, and renamed first when the workspace is removed, each atomically: a directory without one was never
 given to an agent, or is already being removed. In the latter the renamed record goes last, so that a removal that was cut
@@ -59,6 +60,20 @@ class Workspace:
     def home(self) -> Path:
         """The directory around the working directory."""
         return self.path.parent
+
+    @property
+    def view(self) -> Path:
+        """Where git of ours keeps what it needs to look at the tree: a private index, and objects made from files."""
+        return self.home / "view"
+
+    @property
+    def temporary(self) -> Path:
+        """The agent's directory for temporary files, which goes with the workspace."""
+        return self.home / "tmp"
+
+    def prompt_file(self, round_number: int) -> Path:
+        """Where the prompt of one run is written before the agent starts."""
+        return self.home / f"prompt-{round_number}.md"
 
     def lease_ref(self, *what: str) -> str:
         """The cache's ref of this lease for ``what``; without it, the prefix of them all."""
@@ -176,8 +191,11 @@ def _unlink_files(directory: int, keep: str = "") -> list[str]:
     for name, is_directory in found:
         if not is_directory:
             os.unlink(name, dir_fd=directory)
-        # Some tools make their downloads read-only, directories included.
-        elif stat.S_IMODE(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode) & 0o700 != 0o700:
+        # Some tools make their downloads read-only, directories included. Root needs no leave, and must not chmod by name
+        # where another may put a link in its place.
+        elif (
+            os.geteuid() != 0 and stat.S_IMODE(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode) & 0o700 != 0o700
+        ):
             os.chmod(name, 0o700, dir_fd=directory)
     return [name for name, is_directory in found if is_directory]
 

@@ -25,11 +25,13 @@ from hub.wire.git import (
     trailers,
 )
 from hub.wire.spec import CheckJob, RepoRef, Spec, StartPoint
+from sidecar.runs.account import Account
 from sidecar.workspace.checkout import check_out, configure, fetch_base, fetch_check, fetch_start, keep_index, merge_base
 from sidecar.workspace.git import Git, WorkspaceError
 from sidecar.workspace.gitcache import GitCache
 from sidecar.workspace.gitdir import check_objects, check_tree, read_head
 from sidecar.workspace.leftovers import Leftovers, WorkTree
+from sidecar.workspace.premises import hand_over, make_home
 from sidecar.workspace.workdir import (
     GitIdentity,
     Workspace,
@@ -54,16 +56,26 @@ class Workspaces:
 
     ``urls`` maps repository names to this machine's own addresses. Methods raise :class:`WorkspaceError`. Different
     workspaces may be used at once, also of one repository; one workspace is used by one caller at a time.
+
+    With an ``account`` agents are that user: trees become its own, and git reads them with its rights.
     """
 
     def __init__(
-        self, root: Path, *, identity: GitIdentity, urls: Mapping[str, str] | None = None, git_timeout_s: float = 120
+        self,
+        root: Path,
+        *,
+        identity: GitIdentity,
+        urls: Mapping[str, str] | None = None,
+        git_timeout_s: float = 120,
+        account: Account | None = None,
     ) -> None:
         self._root = root.resolve()
         self._urls = dict(urls or {})
         self._identity = identity
         self._identity_env = identity_env(identity.name, identity.email)
+        self._account = account
         self._git = Git(environ=dict(os.environ), timeout_s=git_timeout_s)
+        self._reader = replace(self._git, account=account)
         self._caches: dict[str, GitCache] = {}
         self._preparing: set[Path] = set()
 
@@ -78,6 +90,7 @@ class Workspaces:
         home = home_of(self._root, spec.task, spec.lease_epoch)
         done = await asyncio.to_thread(read_record, home)
         if done is not None:
+            await hand_over(done, self._account)  # it may be from a time without that account
             return done
         await asyncio.to_thread(remove_home, home)  # without its record it was never given to an agent
         workspace = Workspace(
@@ -89,11 +102,11 @@ class Workspaces:
         )
         self._preparing.add(home)
         try:
-            if spec.repo is None:
-                await asyncio.to_thread(workspace.path.mkdir, parents=True)
-            else:
+            await asyncio.to_thread(make_home, workspace, self._account)
+            if spec.repo is not None:
                 repo = replace(spec.repo, url=self._urls.get(spec.repo.name, spec.repo.url))
                 workspace = await self._clone(replace(workspace, repo=repo), repo, spec.start, spec.check)
+            await hand_over(workspace, self._account)
             await asyncio.to_thread(write_record, workspace)
         except UnsafeNameError as fault:
             raise WorkspaceError(fault.code, str(fault), retryable=False) from fault
@@ -117,6 +130,7 @@ class Workspaces:
             "AGENTCOM_LEASE_EPOCH": str(workspace.lease_epoch),
             "GIT_TERMINAL_PROMPT": "0",
             "GIT_EDITOR": "true",
+            **({} if self._account is None else {"TMPDIR": str(workspace.temporary)}),
         }
 
     async def inspect(self, workspace: Workspace) -> WorkState | None:
@@ -165,6 +179,8 @@ class Workspaces:
         tree = self._work_tree(workspace, cache)
         found = await tree.leftovers(head)
         kept = await tree.commit(found, head, _salvage_message(workspace, found), self._identity_env)
+        if kept is not None and tree.objects is not None:
+            await cache.absorb(tree.objects, kept, () if head is None else (head,), fsck=False)
         pushed = await cache.resolve(workspace.lease_ref("pushed"))
         if kept is None and commits and head not in {workspace.start_sha, pushed}:
             kept = head
@@ -219,7 +235,7 @@ class Workspaces:
             start = await self._git.text(workspace.path / ".git", "rev-parse", "HEAD")
             await self._absorb(workspace, cache, start)  # a merge was made in the clone
             await cache.point(workspace.lease_ref("start"), start)
-            await keep_index(workspace, workspace.home / "index")
+            await keep_index(workspace)
         return replace(workspace, start_sha=start, conflict=conflict)
 
     def _clone_settings(self) -> tuple[tuple[str, str], ...]:
@@ -234,7 +250,7 @@ class Workspaces:
 
     async def _cache(self, url: str) -> GitCache:
         if url not in self._caches:
-            self._caches[url] = GitCache(self._root / "repos", url, self._git)
+            self._caches[url] = GitCache(self._root / "repos", url, self._git, self._reader)
         cache = self._caches[url]
         await cache.open()
         return cache
@@ -252,7 +268,8 @@ class Workspaces:
         return bool(self._preparing) or cache.url in urls
 
     def _work_tree(self, workspace: Workspace, cache: GitCache) -> WorkTree:
-        return WorkTree(git=self._git, git_dir=cache.path, tree=workspace.path, index=workspace.home / "index")
+        objects = None if self._account is None else workspace.view / "objects"
+        return WorkTree(git=self._reader, cache=cache, tree=workspace.path, index=workspace.view / "index", objects=objects)
 
     async def _take_head(self, workspace: Workspace, cache: GitCache) -> str | None:
         await asyncio.to_thread(check_tree, workspace.path)

@@ -182,7 +182,10 @@ class SlowDisk(RealDisk):
 async def agent_on(hub: FakeHub, home: Path, disk: RealDisk | None = None) -> AsyncIterator[Agent]:
     workspaces = Workspaces(home / "workspaces", identity=GitIdentity(name="x", email="x@y.z"))
     tools = Tools(
-        workspaces=workspaces, runner=Runner(home / "runs"), runtime=MockRuntime(), environment=lambda env, access: dict(env)
+        workspaces=workspaces,
+        runner=Runner(home / "runs"),
+        runtime=MockRuntime(),
+        environment=lambda workspace, access: dict(workspace),
     )
     agent = Agent(
         "a",

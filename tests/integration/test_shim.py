@@ -41,7 +41,7 @@ def deadline(soft_s: float = FAR_S, hard_s: float | None = None) -> Deadline:
 
 def order(tmp_path: Path, script: str, *, keep_stdin: bool = False, wall_s: float = 60, stdin: str = "") -> Order:
     launch = Launch(argv=(PYTHON, "-S", "-c", script), env={"PATH": os.environ["PATH"]}, stdin=stdin, keep_stdin=keep_stdin)
-    return Order(launch=launch, cwd=tmp_path, prompt="do it", wall_s=wall_s)
+    return Order(launch=launch, cwd=tmp_path, prompt="do it", prompt_file=tmp_path / "prompt.md", wall_s=wall_s)
 
 
 async def collect(run: Run) -> list[dict]:
@@ -167,7 +167,9 @@ async def test_a_shim_started_past_its_deadline_exits_unrun(runner: Runner, tmp_
 
 async def test_a_program_that_does_not_exist_is_reported(runner: Runner, tmp_path: Path) -> None:
     launch = Launch(argv=("no-such-program-anywhere",), env={})
-    run = await runner.start("1-1-0", Order(launch=launch, cwd=tmp_path, prompt="", wall_s=5), deadline())
+    run = await runner.start(
+        "1-1-0", Order(launch=launch, cwd=tmp_path, prompt="", prompt_file=tmp_path / "p", wall_s=5), deadline()
+    )
     terminal = (await collect(run))[-1]
     assert terminal["unrun"] is True
     assert "no-such-program-anywhere" in terminal["error"]
@@ -308,11 +310,13 @@ async def test_the_newest_line_is_kept_however_long_it_is_when_written_down(
 async def test_a_run_that_cannot_be_written_down_is_a_fault_and_a_strange_prompt_is_not(runner: Runner, tmp_path: Path) -> None:
     strange = Launch(argv=(PYTHON, "\udcff"), env={})
     with pytest.raises(RunFault) as refused:
-        await runner.start("1-1-0", Order(launch=strange, cwd=tmp_path, prompt="", wall_s=5), deadline())
+        await runner.start(
+            "1-1-0", Order(launch=strange, cwd=tmp_path, prompt="", prompt_file=tmp_path / "p", wall_s=5), deadline()
+        )
     assert refused.value.code == "no_shim"
     fine = replace(order(tmp_path, "print(1)"), prompt="a \udcff b")
     assert lines(await collect(await runner.start("1-1-1", fine, deadline()))) == ["1"]
-    assert runner.prompt_file("1-1-1").read_text() == "a ? b"
+    assert (tmp_path / "prompt.md").read_text() == "a ? b"
     await runner.close()
 
 
@@ -326,7 +330,7 @@ from sidecar.runtimes.base import Launch
 async def main():
     now = boot_us()
     launch = Launch(argv=({python!r}, "-S", "-c", {script!r}), env={{}})
-    order = Order(launch=launch, cwd=Path({cwd!r}), prompt="", wall_s=60)
+    order = Order(launch=launch, cwd=Path({cwd!r}), prompt="", prompt_file=Path({cwd!r}) / "prompt.md", wall_s=60)
     await Runner(Path({runs!r})).start("7-1-0", order, Deadline(now + {soft_us}, now + {hard_us}))
     print("started", flush=True)
     await asyncio.sleep(300)

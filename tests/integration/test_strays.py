@@ -103,7 +103,7 @@ async def test_what_outlives_a_dead_shim_without_a_mark_is_swept_before_the_run_
 now = boot_us()
 launch = Launch(argv=("sh", "-c", ESCAPE + "; echo up; sleep 90"), env=ENV)
 runner = Runner(home / "runs")
-order = Order(launch=launch, cwd=home, prompt="", wall_s=60)
+order = Order(launch=launch, cwd=home, prompt="", prompt_file=home / "prompt.md", wall_s=60)
 live = await runner.start("1-1-0", order, Deadline(now + 30_000_000, now + 32_000_000))
 async for event in live.events():
     if event.get("out") == "up":
@@ -148,7 +148,13 @@ async def frozen(tmp_path: Path, *, wall_s: float = 60, hard_s: float = 60) -> t
     """A run whose agent has stopped its own shim."""
     now = boot_us()
     runner = Runner(tmp_path / "runs")
-    order = Order(launch=Launch(argv=(PYTHON, "-S", "-c", FROZEN), env=ENV), cwd=tmp_path, prompt="", wall_s=wall_s)
+    order = Order(
+        launch=Launch(argv=(PYTHON, "-S", "-c", FROZEN), env=ENV),
+        cwd=tmp_path,
+        prompt="",
+        prompt_file=tmp_path / "prompt.md",
+        wall_s=wall_s,
+    )
     run = await runner.start("1-1-0", order, Deadline(int(now + hard_s * 1e6) - 1, int(now + hard_s * 1e6)))
     shim = shim_of(runner, "1-1-0")
     while (process := sweep.look(shim)) is not None and process.state != "T":
@@ -196,7 +202,7 @@ async def test_an_extended_run_is_not_given_up_by_a_sidecar_that_finds_it(
     monkeypatch.setattr("sidecar.runs.run.UNKNOWN_US", 0)
     now = boot_us()
     runner = Runner(tmp_path / "runs")
-    order = Order(launch=Launch(argv=("sleep", "4"), env=ENV), cwd=tmp_path, prompt="", wall_s=60)
+    order = Order(launch=Launch(argv=("sleep", "4"), env=ENV), cwd=tmp_path, prompt="", prompt_file=tmp_path / "p", wall_s=60)
     run = await runner.start("1-1-0", order, Deadline(now + 1_000_000, now + 1_200_000))
     run.extend(Deadline(now + 30_000_000, now + 31_000_000))
     await run.connect()
@@ -222,7 +228,13 @@ time.sleep(0.2)
 async def test_a_chain_of_short_lived_processes_is_outrun(tmp_path: Path) -> None:
     now = boot_us()
     runner = Runner(tmp_path / "runs")
-    order = Order(launch=Launch(argv=(PYTHON, "-S", "-c", CHAIN), env=ENV), cwd=tmp_path, prompt="", wall_s=60)
+    order = Order(
+        launch=Launch(argv=(PYTHON, "-S", "-c", CHAIN), env=ENV),
+        cwd=tmp_path,
+        prompt="",
+        prompt_file=tmp_path / "prompt.md",
+        wall_s=60,
+    )
     run = await runner.start("1-1-0", order, Deadline(now + 30_000_000, now + 32_000_000))
     events = [event async for event in run.events()]
     assert (events[-1]["exit"], events[-1]["error"]) == (0, None)

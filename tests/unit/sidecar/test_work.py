@@ -77,9 +77,6 @@ class World:
         return "salvaged"
 
     # runner
-    def prompt_file(self, run_id: str) -> Path:
-        return Path("/r/prompt.md")
-
     async def start(self, run_id: str, order: object, deadline: Deadline) -> Run:
         self.did.append(f"start {run_id}")
         return Run()
@@ -109,7 +106,7 @@ class World:
     def start_work(self, **patience) -> Work:
         tools = Tools(
             workspaces=self, runner=self, runtime=CommandRuntime(["agent"]),  # type: ignore[arg-type]
-            environment=lambda env, access: dict(env), verifier=self.verify, push_retry_s=(0.001, 0.002), **patience,
+            environment=lambda workspace, access: dict(workspace), verifier=self.verify, push_retry_s=(0.001, 0.002), **patience,
         )  # fmt: skip
         self.work = Work(self.held, tools, self.tell)
         return self.work
