@@ -7,7 +7,6 @@ import os
 from datetime import UTC, datetime
 from functools import partial
 
-from hub.core.finding import Finding, warn
 from hub.edge.doctor import close_permissions, examine_certificate, examine_permissions
 from hub.forge.doctor import examine_git
 from hub.forge.git import Git
@@ -18,6 +17,7 @@ from hub.settings import HubSettings
 from hub.settings.tree import Listen
 from hub.store.doctor import examine_files, examine_store, is_in_use
 from hub.store.sqlite import SqliteStore
+from hub.wire.finding import Finding, warn
 
 
 def open_doctor(settings: HubSettings, store: SqliteStore, forge: LocalForge) -> Doctor:

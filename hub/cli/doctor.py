@@ -21,8 +21,8 @@ from hub.cli.config import ConfigFile, read
 from hub.cli.exits import Exit
 from hub.cli.render import Cell
 from hub.cli.session import Json, Target, find_token, is_local, target_of
-from hub.core.finding import Finding, fail, ok, warn
 from hub.ids import FindingState
+from hub.wire.finding import Finding, fail, ok, warn
 
 if TYPE_CHECKING:
     from hub.client import HubClient

@@ -11,39 +11,18 @@ import json
 import os
 import sys
 import textwrap
-import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
+from hub.wire import text as foreign
+
 if TYPE_CHECKING:
     from rich.console import Console
 
-_UNSAFE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
-"""Unicode categories that move the cursor, reorder text, hide or break lines: C0, C1, ANSI's escape, bidi controls …"""
-_JOINERS = "\u200c\u200d"
-"""Joiners inside words and emoji: invisible, but without any effect outside their neighbours."""
-
-
-def clean(value: object, *, lines: bool = False) -> str:
-    """``value`` as text in which every character with power over a terminal is shown as an escape instead.
-
-    With ``lines``, line breaks and tabs stay; otherwise the result is one line.
-    """
-    text = ("" if value is None else str(value)).replace("\r\n", "\n")
-    return "".join(_harmless(char, lines) for char in text)
-
-
-def _harmless(char: str, lines: bool) -> str:
-    if char.isprintable() or char in _JOINERS or (lines and char in "\n\t"):
-        return char
-    if char in "\n\t":
-        return " "
-    if unicodedata.category(char) not in _UNSAFE:
-        return char
-    return f"\\x{ord(char):02x}" if ord(char) < 0x100 else f"\\u{ord(char):04x}"
+clean = foreign.clean
 
 
 @dataclass(frozen=True, slots=True)

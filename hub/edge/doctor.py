@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from hub.core.finding import Finding, fail, ok, warn
 from hub.edge.tls import TlsUnusable, ends_at, server_context
+from hub.wire.finding import Finding, fail, ok, warn
 
 RENEW = timedelta(days=14)
 """Before its end, a certificate that renews itself has done so."""

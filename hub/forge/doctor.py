@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
-from hub.core.finding import Finding, fail, ok
 from hub.forge.base import ForgeError
 from hub.forge.git import Git
+from hub.wire.finding import Finding, fail, ok
 
 OLDEST = (2, 38)
 """The first git with ``merge-tree --write-tree``."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from hub.core.errors import HubError
-from hub.core.finding import Finding, fail
+from hub.wire.finding import Finding, fail
 
 Examine = Callable[[], Awaitable[Sequence[Finding]]]
 Mend = Callable[[], Awaitable[None]]

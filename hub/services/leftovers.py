@@ -13,13 +13,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from hub.core.finding import Finding, ok, warn
 from hub.forge.base import Forge, ForgeError, Remote
 from hub.ids import TERMINAL, ChangeId, ChangeState, LeaseEpoch, TaskId, TaskState
 from hub.store import leftovers, repositories
 from hub.store.base import Reader
 from hub.store.leftovers import ChangeFacts
 from hub.store.repositories import RepositoryRecord
+from hub.wire.finding import Finding, ok, warn
 
 PREFIX = "agentcom/"
 ASK_S = 20.0

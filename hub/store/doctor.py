@@ -8,8 +8,8 @@ import sqlite3
 from collections.abc import Mapping
 from pathlib import Path
 
-from hub.core.finding import Finding, fail, ok, warn
 from hub.store.sqlite import FIXED_IN, PRAGMAS, STORE_FILE, SqliteStore
+from hub.wire.finding import Finding, fail, ok, warn
 
 FREE_FAIL_BYTES = 256 * 1024 * 1024
 FREE_WARN_BYTES = 2 * 1024 * 1024 * 1024

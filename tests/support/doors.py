@@ -18,7 +18,6 @@ from hub.core.agent import Agent
 from hub.core.commands import Command, Dispatch, OnTask, PauseAgent, Registry, ResumeAgent, Submit
 from hub.core.decision import Dispatched, Reply, Submitted, SubmittedTask, TaskAnswer
 from hub.core.errors import Refused
-from hub.core.finding import Finding
 from hub.core.rows import EventRow
 from hub.edge.auth import Authenticator, digest, mint
 from hub.edge.http import Doors, create_http
@@ -28,6 +27,7 @@ from hub.ids import ANY_AGENT, FindingState, Lane, LeaseEpoch, Scope, TaskId, Ta
 from hub.store.base import Record
 from hub.store.sql import statements
 from hub.store.tokens import TokenRecord
+from hub.wire.finding import Finding
 
 NOW = 1_800_000_000_000_000
 """2027-01-15T08:00:00Z in microseconds."""

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from fastapi import APIRouter
 
-from hub.core.finding import Finding
 from hub.edge.http.access import ADMINS, OPERATES, Hub
 from hub.edge.http.fields import Out
 from hub.edge.http.reading import JsonRoute
 from hub.ids import FindingState
+from hub.wire.finding import Finding
 
 router = APIRouter(prefix="/doctor", tags=["doctor"], route_class=JsonRoute)
 

@@ -9,12 +9,12 @@ from typing import Protocol, TypeVar
 
 from hub.core.commands import Command
 from hub.core.decision import Reply
-from hub.core.finding import Finding
 from hub.core.rows import EventRow
 from hub.edge.auth import Authenticator
 from hub.edge.keyring import Keyring
 from hub.ids import AgentId, AgentState, Lane, TaskId, TaskState
 from hub.store.base import Operation, Reader
+from hub.wire.finding import Finding
 
 T = TypeVar("T")
 

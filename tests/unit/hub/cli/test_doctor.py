@@ -8,8 +8,8 @@ import pytest
 from hub import __version__
 from hub.cli import doctor, status
 from hub.cli.exits import Exit
-from hub.core.finding import Finding, fail, ok, warn
 from hub.ids import FindingState, Scope
+from hub.wire.finding import Finding, fail, ok, warn
 
 NOBODY = ("--url", "http://127.0.0.1:9")
 

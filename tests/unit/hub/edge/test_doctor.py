@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from hub.core.finding import warn
 from hub.edge.doctor import close_permissions, examine_permissions
 from hub.ids import Scope
+from hub.wire.finding import warn
 
 
 async def test_an_operator_may_look_and_an_administrator_may_mend(house):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from hub.core.finding import Finding, ok
 from hub.services.doctor import Doctor
 from hub.store.base import StoreBroken
+from hub.wire.finding import Finding, ok
 
 
 async def good() -> list[Finding]:

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from hub.core.finding import Finding
 from hub.forge.base import Remote, RemoteUnavailable
 from hub.services import leftovers as module
 from hub.services.leftovers import Leftovers
+from hub.wire.finding import Finding
 from tests.support.doors import SHA, House
 
 OTHER = "f" * 40

@@ -1,10 +1,11 @@
-"""What a doctor's check found: data with its cure, the same shape on every side.
+"""What a doctor's check found: data with its cure, the same shape at the hub, beside the agents, and in between.
 
-Examiners live in the room whose facts they know, as ``doctor.py``; each tells a list of :class:`Finding` and changes nothing.
+Examiners live in the room whose facts they know; each tells findings and changes nothing. Pure.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from hub.ids import FindingState
@@ -34,3 +35,8 @@ def warn(check: str, found: str, fix: str, *, fixable: bool = False) -> Finding:
 def fail(check: str, found: str, fix: str, *, fixable: bool = False) -> Finding:
     """It does not work, or not safely."""
     return Finding(check, FindingState.FAIL, found, fix, fixable)
+
+
+def failures(findings: Iterable[Finding]) -> list[Finding]:
+    """Those that stop something."""
+    return [finding for finding in findings if finding.state is FindingState.FAIL]
