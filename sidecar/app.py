@@ -29,6 +29,7 @@ from sidecar.checks.verify import verify
 from sidecar.core.environment import agent_environment
 from sidecar.core.holder import Holder
 from sidecar.core.records import Key
+from sidecar.files import write_durably
 from sidecar.journal import Journal
 from sidecar.link import SUBPROTOCOL, Link
 from sidecar.runs.account import Account, find_account
@@ -64,10 +65,9 @@ class Sidecar:
         self._install_id = install_id
         self._boot_id = uuid.uuid4().hex
         state = settings.state_dir
-        identity = GitIdentity(name=settings.git.name, email=settings.git.email)
         self._work = state / "workspaces" / "work"
         self._account = let_in(settings)
-        self._workspaces = Workspaces(state / "workspaces", identity=identity, urls=settings.repos, account=self._account)
+        self._workspaces = workspaces_of(settings)
         self.agents = [self._agent(agent, state / "agents" / agent.id) for agent in settings.agents]
         self._draining = asyncio.Event()
 
@@ -201,9 +201,16 @@ def let_in(settings: Settings) -> Account | None:
     os.umask(0o022)  # caches are read by that user; what is nobody's business lies in closed directories
     open_premises(settings.state_dir, account)
     if not account.can_enter(settings.state_dir / "workspaces" / "work"):
-        cure = 'a directory above it is closed; set state_dir, for example to "/var/lib/agentcom/sidecar"'
+        cure = 'a directory above it is closed; set state_dir, for example to "/var/lib/agentcom-sidecar"'
         raise SettingsError(settings.state_dir, [f"state_dir: {account.name} cannot enter it: {cure}"])
     return account
+
+
+def workspaces_of(settings: Settings) -> Workspaces:
+    """The workspaces of a sidecar; whoever uses them owns the state directory."""
+    identity = GitIdentity(name=settings.git.name, email=settings.git.email)
+    account = find_account(settings.run_as)
+    return Workspaces(settings.state_dir / "workspaces", identity=identity, urls=settings.repos, account=account)
 
 
 def make_runtime(agent: AgentSettings) -> Runtime:
@@ -230,7 +237,7 @@ def own_state(directory: Path) -> Iterator[str]:
         swept = owned_by(directory)
         if swept.killed:
             log.warning("left_over_commands_killed", killed=swept.killed, remain=[process.pid for process in swept.survivors])
-        yield _install_id(directory)
+        yield install_id(directory)
     finally:
         os.close(lock)
 
@@ -245,34 +252,24 @@ def set_aside(work: Path) -> list[Path]:
     return sorted(work.glob(".*"))
 
 
-def _install_id(directory: Path) -> str:
+def install_id(directory: Path) -> str:
+    """Who this installation is to the hub, made once: it tells a restart from somebody else with the same agent's name."""
     name = directory / "install_id"
     known = name.read_text().strip() if name.exists() else ""
     if not known:  # an empty file is what a loss of power makes of one that was not synced
         known = uuid.uuid4().hex
-        fresh = name.with_suffix(".new")
-        fresh.unlink(missing_ok=True)
-        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(known)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(name)
-        parent = os.open(directory, os.O_RDONLY)
-        try:
-            os.fsync(parent)
-        finally:
-            os.close(parent)
+        write_durably(name, known)
     return known
 
 
 def run(settings: Settings, *, stop_agents: bool) -> int:
     """Run a sidecar to its end; returns the exit code. Raises :class:`StateInUseError` and faults of the settings."""
 
-    async def live(install_id: str) -> int:
-        return await Sidecar(settings, install_id).run(stop_agents=stop_agents)
+    async def live(me: str) -> int:
+        return await Sidecar(settings, me).run(stop_agents=stop_agents)
 
-    with own_state(settings.state_dir) as install_id:
-        return asyncio.run(live(install_id))
+    with own_state(settings.state_dir) as me:
+        return asyncio.run(live(me))
 
 
 def _host_facts() -> frames.HostFacts:

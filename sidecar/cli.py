@@ -13,15 +13,25 @@ import typer
 
 from sidecar import app as composition
 from sidecar import logs
+from sidecar.doctor import command as examining
 from sidecar.journal import JournalError
 from sidecar.settings import Settings, SettingsError, account_faults, load, missing_programs
 
-cli = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+cli = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 
 
 @cli.callback()
 def sidecar() -> None:
     """The process beside the agents."""
+
+
+cli.command(epilog=examining.EPILOG)(examining.doctor)
 
 
 @cli.command()

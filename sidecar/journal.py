@@ -24,6 +24,7 @@ import structlog
 
 from hub.ids import LeaseEpoch, TaskId
 from sidecar.core.records import RECORD_BYTES, SEEN_CONTROLS, Commanded, JournalRecord, Key, Removed, Seen, decode, encode
+from sidecar.files import sync_directory
 
 log = structlog.get_logger(__name__)
 
@@ -61,7 +62,7 @@ class RealDisk:
         fresh = not path.exists()
         file = _open(path)
         if fresh:
-            _sync_directory(path.parent)
+            sync_directory(path.parent)
         return file
 
     def create(self, path: Path) -> BinaryIO:
@@ -76,7 +77,7 @@ class RealDisk:
     def replace(self, new: Path, path: Path) -> None:
         """Rename, then make the directory entry durable."""
         new.replace(path)
-        _sync_directory(path.parent)
+        sync_directory(path.parent)
 
 
 class JournalError(OSError):
@@ -202,6 +203,26 @@ class Journal:
         return len(data)
 
 
+def live_keys(path: Path) -> frozenset[Key]:
+    """The assignments that a journal holds, read without touching it: a sidecar may be writing.
+
+    Raises :class:`JournalError` when the file is missing, cannot be read, or is damaged: then nobody knows what it holds.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as fault:
+        raise JournalError(f"{path} cannot be read: {fault.strerror}") from fault
+    live: set[Key] = set()
+    end = 0
+    for offset, body in _whole(data):
+        end = offset
+        if (key := _key_of(body)) is not None:
+            (live.discard if _is_removal(body) else live.add)(key)
+    if _has_whole(data, end):
+        raise JournalError(f"{path} is damaged at byte {end}, with whole records after it")
+    return frozenset(live)
+
+
 def _whole(data: bytes, at: int = 0) -> Iterator[tuple[int, bytes]]:
     """The bodies of whole records with the offset after each, up to the first damage."""
     while at + _HEADER.size <= len(data):
@@ -237,15 +258,14 @@ def _key_of(body: bytes) -> Key | None:
     return None
 
 
+def _is_removal(body: bytes) -> bool:
+    try:
+        return isinstance(decode(body), Removed)
+    except ValueError:
+        return False
+
+
 def _open(path: Path) -> BinaryIO:
     """Unbuffered, and readable by its owner alone: specs and results are nobody else's business."""
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
     return os.fdopen(handle, "a+b", buffering=0)  # short writes are checked below
-
-
-def _sync_directory(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -23,6 +23,7 @@ from sidecar.backoff import FIRST_S
 from sidecar.runs.account import AccountError, find_account
 from sidecar.runtimes.command import SuccessRule, template_faults
 
+ROOT_CONFIG = Path("/etc/agentcom")
 TOKEN_VARIABLE = "AGENTCOM_TOKEN"  # noqa: S105  the variable's name
 
 
@@ -137,6 +138,11 @@ class Settings(_Settings):
         if doubled := sorted({one for one in ids if ids.count(one) > 1}):
             raise ValueError(f"agents need ids of their own; used twice: {', '.join(doubled)}")
         return self
+
+
+def default_file() -> Path:
+    """Where the file is when nobody names one: root's is the machine's, others have one of their own."""
+    return (ROOT_CONFIG if os.geteuid() == 0 else Path(platformdirs.user_config_dir("agentcom"))) / "sidecar.toml"
 
 
 def load(path: Path) -> Settings:

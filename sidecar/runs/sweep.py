@@ -23,6 +23,7 @@ RUN_VARIABLE = "AGENTCOM_RUN"
 _PROC = Path("/proc")
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
+_PR_GET_CHILD_SUBREAPER = 37
 _SPRINT = 500  # looks at our own children between two looks at the whole table
 
 
@@ -38,6 +39,15 @@ class Process(NamedTuple):
 def become_subreaper() -> bool:
     """Adopt orphaned descendants instead of losing them to init. False where the system cannot."""
     return _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def can_adopt() -> bool:
+    """Whether :func:`become_subreaper` would work; asking changes nothing."""
+    answer = ctypes.c_int()
+    try:
+        return bool(ctypes.CDLL(None).prctl(_PR_GET_CHILD_SUBREAPER, ctypes.byref(answer), 0, 0, 0) == 0)
+    except (OSError, AttributeError):
+        return False
 
 
 def die_with_parent() -> None:

@@ -21,6 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from hub.ids import LeaseEpoch, TaskId, task_ref
 from hub.wire.spec import Commit, RepoRef
+from sidecar.files import sync_directory
 from sidecar.workspace.git import WorkspaceError
 
 LEASES = "refs/agentcom/lease"
@@ -115,7 +116,7 @@ def write_record(workspace: Workspace) -> None:
         file.flush()
         os.fsync(file.fileno())
     fresh.rename(workspace.home / _RECORD)
-    _sync_directory(workspace.home)
+    sync_directory(workspace.home)
 
 
 def read_record(home: Path) -> Workspace | None:
@@ -198,11 +199,3 @@ def _unlink_files(directory: int, keep: str = "") -> list[str]:
         ):
             os.chmod(name, 0o700, dir_fd=directory)
     return [name for name, is_directory in found if is_directory]
-
-
-def _sync_directory(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
