@@ -1,7 +1,7 @@
 """Keep the references equal to the code: the commented configuration file and the pages under ``ops/docs``.
 
 ``python ops/reference.py`` rewrites what is generated; ``--check`` changes nothing and exits 1 if something is out of date.
-The sidecar's keys are explained in ``config/sidecar.toml``, which people write; the words of its comments are read from there.
+The words about the sidecar's keys are those of its own file, as ``agentcom join`` writes it.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from hub.cli.exits import EPILOG, MEANINGS
 from hub.cli.root import app
 from hub.settings.document import commented_file, toml
 from hub.settings.keys import KEYS
+from sidecar.cli import cli as sidecar_cli
+from sidecar.joining import config, unit
 from sidecar.settings import Settings as SidecarSettings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -177,6 +179,7 @@ def _leaves(group: Any, ctx: Context, path: tuple[str, ...]) -> Iterator[tuple[t
     """Every command with its words, in the order of the help."""
     for name in group.list_commands(ctx):
         command = group.get_command(ctx, name)
+        command = BORROWED.get((*path, name), command)
         inner = Context(command, info_name=name, parent=ctx)
         if hasattr(command, "list_commands"):
             yield from _leaves(command, inner, (*path, name))
@@ -206,8 +209,14 @@ def _row(*cells: str) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
+_sidecar: Any = get_command(sidecar_cli)
+BORROWED = {("agentcom", name): _sidecar.commands[name] for name in ("join", "leave")}
+"""Commands that are the sidecar's, called with all that was said."""
+
 DOCUMENTS: Mapping[str, Callable[[], str]] = {
     "config/hub.toml": commented_file,
+    "config/sidecar.toml": lambda: config.render(config.EXAMPLE),
+    "ops/systemd/agentcom-sidecar.service": lambda: unit.render(unit.EXAMPLE),
     "ops/docs/configuration.md": configuration,
     "ops/docs/cli.md": cli,
 }

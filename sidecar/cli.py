@@ -14,6 +14,7 @@ import typer
 from sidecar import app as composition
 from sidecar import logs
 from sidecar.doctor import command as examining
+from sidecar.joining import command as joining
 from sidecar.journal import JournalError
 from sidecar.settings import Settings, SettingsError, account_faults, load, missing_programs
 
@@ -31,6 +32,8 @@ def sidecar() -> None:
     """The process beside the agents."""
 
 
+for command in (joining.join, joining.leave):
+    cli.command(epilog=joining.EPILOG)(command)
 cli.command(epilog=examining.EPILOG)(examining.doctor)
 
 

@@ -36,7 +36,7 @@ OPEN_S = 10.0
 WRITE_S = 10.0
 CLOSE_S = 2.0
 _CURES: Mapping[int, str] = {
-    401: "the hub does not know this token: use the one in the hub's agent.token, or the one you were given",
+    401: "the hub does not know this token: join again with a new code, or use the one in the hub's agent.token",
     403: "this token is not an agent's: use the one in the hub's agent.token",
     404: "nothing listens for sidecars there: hub_url ends in /ws",
     Close.NAME_IN_USE: "another installation uses this agent's id: give this one an id of its own, or stop the other",

@@ -11,7 +11,7 @@ import typer
 import typer.core
 
 from hub import __version__
-from hub.cli import agents, changes, config, doctor, projects, render, repos, server, status, tasks, tokens, watching
+from hub.cli import agents, changes, config, doctor, joining, projects, render, repos, server, status, tasks, tokens, watching
 from hub.cli.demo import demo
 from hub.cli.exits import EPILOG
 from hub.cli.session import DEFAULT_URL, Target, check_url, recorded_url
@@ -88,6 +88,7 @@ app.command("demo", short_help="Show six ideas becoming merged changes.")(demo)
 status.mount(app)
 doctor.mount(app)
 watching.mount(tasks.app)
+joining.mount(app)
 for _name, _noun in NOUNS.items():
     app.add_typer(_noun, name=_name)
 for _tree in (app, *NOUNS.values()):

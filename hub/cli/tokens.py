@@ -174,7 +174,7 @@ def create_enrolment(
         return
     url = target_of(ctx).url
     render.say("On the machine where the agents live, before ", moment(made["expires_at"]), ":")
-    render.say(f"  agentcom join {url} --enrol {made['code']}")
+    render.say(f"  agentcom join {url} --enrol {made['code']} --command 'YOUR-AGENT {{prompt_file}}'")
     if is_local(url):
         render.say("Use the address under which that machine reaches this hub.", stderr=True)
 

@@ -37,7 +37,7 @@ def zsh(monkeypatch, capsys):
 
 
 CASES = [
-    ("agentcom ", {*NOUNS, "status", "doctor", "demo", "whoami", "version"}),
+    ("agentcom ", {*NOUNS, "status", "doctor", "demo", "join", "leave", "whoami", "version"}),
     ("agentcom ta", {"task"}),
     ("agentcom config ", {"check", "show", "init"}),
     ("agentcom server st", {"start", "start-dev"}),
