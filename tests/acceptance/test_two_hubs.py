@@ -17,6 +17,7 @@ import pytest
 from hub.client import HubClient
 from hub.ids import CHECKS
 from tests.support.fleet import ENDED, Fleet, wait_until
+from tests.support.interpreters import interpreter_for_all
 from tests.support.repos import git
 
 pytestmark = pytest.mark.timeout(120)
@@ -59,11 +60,6 @@ class Tenant(Fleet):
                 group=pwd.getpwnam(self.user).pw_gid if self.user else None,
                 extra_groups=[] if self.user else None,
             )
-
-
-def interpreter_for_all() -> tuple[str, str]:
-    """A Python of our version that every user may run, and the path that gives it our packages."""
-    return f"/usr/bin/python{sys.version_info.major}.{sys.version_info.minor}", os.pathsep.join([str(ROOT), *sys.path])
 
 
 def second_user() -> str | None:
