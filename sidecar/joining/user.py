@@ -55,3 +55,4 @@ def make(name: str, home: Path) -> None:
         raise UserError(str(fault)) from fault
     if done.returncode != 0 or not exists(name):
         raise UserError(f"{argv[0]}: {done.stderr.strip()[-500:] or f'exit code {done.returncode}'}")
+    home.chmod(0o700)  # it will hold logins
