@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json as encoding
+import os
 import re
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from platformdirs import user_config_path
 
 from hub import __version__
 from hub.cli import render, session
@@ -49,7 +51,10 @@ def doctor(
     sidecar_config: Annotated[
         Path | None,
         typer.Option(
-            "--sidecar-config", metavar="FILE", help="Also examine the sidecar of this TOML file.", show_default=False
+            "--sidecar-config",
+            metavar="FILE",
+            help="The sidecar's TOML file; default: what agentcom join wrote, if it did.",
+            show_default=False,
         ),
     ] = None,
     fix: Annotated[
@@ -71,7 +76,9 @@ def doctor(
         from hub.doctor import examine_offline
 
         hub = examine_offline(read(config).settings, fix=fix)
-    sides: Sides = {"client": here, "hub": hub or (), "sidecar": _sidecar(sidecar_config) if sidecar_config else ()}
+    joined = _joined()
+    beside = sidecar_config or (joined if joined.exists() else None)
+    sides: Sides = {"client": here, "hub": hub or (), "sidecar": _sidecar(beside, fix=fix) if beside else ()}
     failed = any(one.state is FindingState.FAIL for found in sides.values() for one in found)
     if json:
         render.document({"ok": not failed, "findings": [{"side": side} | asdict(one) for side in sides for one in sides[side]]})
@@ -160,10 +167,16 @@ def judge_version(hubs: str) -> Finding:
 # ── the sidecar ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _sidecar(config: Path) -> list[Finding]:
+def _joined() -> Path:
+    """Where a join of this user writes the sidecar's file: ``sidecar.settings.default_file``, which is another program's."""
+    return (Path("/etc/agentcom") if os.geteuid() == 0 else user_config_path("agentcom")) / "sidecar.toml"
+
+
+def _sidecar(config: Path, *, fix: bool) -> list[Finding]:
     """What ``python -m sidecar doctor`` says; it is another program, so anything may come back."""
-    argv = [sys.executable, "-m", "sidecar", "doctor", "--config", str(config), "--json"]
-    cure = f"see what it says: {' '.join(argv[:-1])}"
+    argv = [sys.executable, "-m", "sidecar", "doctor", "--config", str(config)]
+    cure = f"see what it says: {' '.join(argv)}"
+    argv += ["--json", *(["--fix"] if fix else [])]
     try:
         done = subprocess.run(argv, capture_output=True, text=True, timeout=SIDECAR_S, check=False)
         findings: list[Any] = encoding.loads(done.stdout)["findings"]

@@ -1,7 +1,7 @@
 """A second machine: a network namespace with a user and a home of its own joins a hub over a private network, works, and leaves.
 
 Makes a network namespace and three system users, and starts an ssh daemon, so it wants to be asked for: root, iproute2, openssh-server
-and ``AGENTCOM_SYSTEM_TESTS=1``.
+and ``SYSTEM_TESTS=1``.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ NEEDED = ("ip", "setpriv", "useradd", "userdel", "/usr/sbin/sshd", "ssh-keygen")
 MISSING = [name for name in NEEDED if shutil.which(name) is None]
 pytestmark = [
     pytest.mark.timeout(150),
-    pytest.mark.skipif(os.environ.get("AGENTCOM_SYSTEM_TESTS") != "1", reason="asks for AGENTCOM_SYSTEM_TESTS=1"),
+    pytest.mark.skipif(os.environ.get("SYSTEM_TESTS") != "1", reason="asks for SYSTEM_TESTS=1"),
     pytest.mark.skipif(os.geteuid() != 0 or bool(MISSING), reason=f"needs root and {', '.join(MISSING) or 'nothing else'}"),
 ]
 

@@ -10,6 +10,7 @@ from hub.cli import doctor, status
 from hub.cli.exits import Exit
 from hub.ids import FindingState, Scope
 from hub.wire.finding import Finding, fail, ok, warn
+from sidecar import settings as sidecar_settings
 
 NOBODY = ("--url", "http://127.0.0.1:9")
 
@@ -228,3 +229,9 @@ def test_a_hub_that_never_answers_is_3(agentcom, quickly):
 
 def test_without_waiting_a_hub_that_is_not_there_is_told_at_once(agentcom):
     assert agentcom(*NOBODY, "status").exit_code == Exit.UNREACHABLE
+
+
+@pytest.mark.parametrize("uid", [0, 1000])
+def test_the_doctor_looks_where_a_join_of_the_same_user_writes(monkeypatch, uid):
+    monkeypatch.setattr("os.geteuid", lambda: uid)
+    assert doctor._joined() == sidecar_settings.default_file()
