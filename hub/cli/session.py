@@ -110,6 +110,7 @@ def is_local(url: str) -> bool:
 def record_url(data_dir: Path, url: str) -> None:
     """Note where a hub is reached, so that commands on its machine find it without being told."""
     fresh = data_dir / f"{URL_FILE}.{os.getpid()}"
+    fresh.touch(mode=0o600)
     fresh.write_text(url + "\n", "utf-8")
     fresh.replace(data_dir / URL_FILE)
 

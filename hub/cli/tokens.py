@@ -182,4 +182,4 @@ def create_enrolment(
 def _ended(token: Token) -> str:
     if token["revoked_by"] is not None:
         return f"revoked by {token['revoked_by']}"
-    return "" if token["live"] else "expired"
+    return "used" if token["used"] else "" if token["live"] else "expired"

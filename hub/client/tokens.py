@@ -16,6 +16,7 @@ class Token(TypedDict):
     scopes: list[str]
     person: bool
     live: bool
+    used: bool
     created_by: str
     created_at: str
     ends_at: str | None

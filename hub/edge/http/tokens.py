@@ -53,13 +53,17 @@ TokenRef = Annotated[TokenId, Field(description="the part between the underscore
 
 
 class TokenOut(Out):
-    """A token without its secret. ``ends_at`` is when it expires or was revoked; null: never."""
+    """A token without its secret. ``ends_at`` is when it expires or was revoked; null: never.
+
+    ``used``: a machine has joined with this code; it serves no other.
+    """
 
     id: str
     name: str
     scopes: list[str]
     person: bool
     live: bool
+    used: bool
     created_by: str
     created_at: Moment
     ends_at: Moment | None
@@ -70,8 +74,8 @@ class TokenOut(Out):
     def of(cls, token: TokenRecord, now: int) -> TokenOut:
         """From its record."""
         return cls.model_validate(
-            {name: getattr(token, name) for name in cls.model_fields if name not in ("live", "scopes")}
-            | {"live": token.is_live(now), "scopes": list(token.scopes)}
+            {name: getattr(token, name) for name in cls.model_fields if name not in ("live", "used", "scopes")}
+            | {"live": token.is_live(now), "used": token.used_by is not None, "scopes": list(token.scopes)}
         )
 
 

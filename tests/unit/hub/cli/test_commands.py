@@ -350,6 +350,7 @@ def test_a_command_finds_the_hub_of_this_machine_and_its_token_wherever_it_liste
     monkeypatch.delenv("AGENTCOM_TOKEN", raising=False)
     assert session.recorded_url() is None
     session.record_url(tmp_path, "https://hub.example.org")
+    assert (tmp_path / "hub.url").stat().st_mode & 0o077 == 0
     assert session.recorded_url() == "https://hub.example.org"
     assert session.find_token(session.Target("https://hub.example.org/")) == "operator"
     assert session.find_token(session.Target("https://hub.example.org:8443")) is None

@@ -44,6 +44,7 @@ async def test_status_counts_live_work_in_memory_and_finished_work_of_a_day(hous
     day_us = 86_400_000_000
     house.rows.task(1, state="done", finished_at=NOW - 1)
     house.rows.task(2, state="dead", finished_at=NOW - day_us - 1)
+    house.rows.task(99, type="check", state="done")
     house.rows.repository()
     house.rows.change(1, 1)
     house.scheduler.live = {TaskState.QUEUED: 3}

@@ -139,6 +139,9 @@ async def test_a_machine_joins_with_a_code_and_a_secret_it_never_sends(house):
         "agents": ["m1-1", "m1-2"],
         "hub_id": "hub-1",
     }
+    async with house.client() as admin:
+        listed = {token["name"]: token["used"] for token in (await admin.get("/api/v1/tokens")).json()["tokens"]}
+    assert (listed["enrolment"], listed["machine:m1"]) == (True, False)
     async with who(house, f"ac_{answer.json()['token_id']}_{secret}") as sidecar:
         me = (await sidecar.get("/api/v1/whoami")).json()
         assert (me["name"], me["scopes"], me["person"]) == ("machine:m1", ["agent:m1-1", "agent:m1-2"], False)
