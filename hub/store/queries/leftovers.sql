@@ -15,5 +15,5 @@ WHERE change.id = :change;
 -- name: leftover_wanted
 -- A task that is not over, or a change that is still open, names this repository.
 SELECT
-  EXISTS (SELECT 1 FROM task WHERE repo = :repo AND state NOT IN ('done', 'dead', 'cancelled'))
+  EXISTS (SELECT 1 FROM task WHERE repo = :repo AND finished_at IS NULL)
   OR EXISTS (SELECT 1 FROM change WHERE repo = :repo AND state NOT IN ('merged', 'rework', 'closed')) AS wanted;

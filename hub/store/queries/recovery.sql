@@ -1,18 +1,18 @@
 -- name: live_tasks
-SELECT * FROM task WHERE state NOT IN ('done', 'dead', 'cancelled') ORDER BY n;
+SELECT * FROM task WHERE finished_at IS NULL ORDER BY n;
 
 -- name: live_deps
 -- CROSS JOIN fixes the order of the loops: the live tasks are few, the edges of all time are many
 SELECT d.task, d.needs, d.policy, d.satisfied FROM task AS t CROSS JOIN task_dep AS d
-WHERE d.task = t.n AND t.state NOT IN ('done', 'dead', 'cancelled') ORDER BY t.n, d.needs;
+WHERE d.task = t.n AND t.finished_at IS NULL ORDER BY t.n, d.needs;
 
 -- name: open_attempts
 SELECT a.* FROM task AS t JOIN attempt AS a ON a.task = t.n AND a.lease_epoch = t.lease_epoch
-WHERE t.state NOT IN ('done', 'dead', 'cancelled') AND a.ended_at IS NULL;
+WHERE t.finished_at IS NULL AND a.ended_at IS NULL;
 
 -- name: open_questions
 SELECT q.* FROM task AS t CROSS JOIN question AS q
-WHERE q.task = t.n AND t.state NOT IN ('done', 'dead', 'cancelled')
+WHERE q.task = t.n AND t.finished_at IS NULL
   AND (q.answered_at IS NULL OR (q.lease_epoch = t.lease_epoch AND t.holder_agent IS NOT NULL));
 
 -- name: open_controls
@@ -23,7 +23,7 @@ SELECT id, project, repo, capabilities FROM requirement ORDER BY id DESC LIMIT 4
 
 -- name: live_requirements
 SELECT DISTINCT r.id, r.project, r.repo, r.capabilities FROM task AS t JOIN requirement AS r ON r.id = t.requirement_id
-WHERE t.state NOT IN ('done', 'dead', 'cancelled');
+WHERE t.finished_at IS NULL;
 
 -- name: agents_with_sessions
 SELECT a.*, s.epoch, s.install_id, s.boot_id FROM agent AS a LEFT JOIN agent_session AS s ON s.agent = a.id ORDER BY a.id;

@@ -17,7 +17,7 @@ SELECT
   generation, state, queued_at, not_before, tries, lost, rework, claims, lease_epoch, holder_agent, assign_to, held, parked,
   stopping, merging, cause, updated_at, finished_at
 FROM task
-WHERE state NOT IN ('done', 'dead', 'cancelled') AND n < :before
+WHERE finished_at IS NULL AND n < :before
 ORDER BY n DESC
 LIMIT :limit;
 

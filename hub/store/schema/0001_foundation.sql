@@ -1,4 +1,6 @@
 -- Foundation. Common subset of SQLite and PostgreSQL where it costs nothing: integer microseconds UTC, TEXT JSON, TEXT ids.
+-- Tables written with every task compare words one by one: for each IN list of three or more, SQLite makes a temporary table
+-- anew for every row it writes (a test looks for one).
 CREATE TABLE meta (
   key TEXT PRIMARY KEY,
   value TEXT NOT NULL
@@ -50,7 +52,7 @@ CREATE TABLE task (
   base TEXT,
   title TEXT NOT NULL,
   type TEXT NOT NULL,
-  lane TEXT NOT NULL CHECK (lane IN ('urgent', 'high', 'normal', 'low')),
+  lane TEXT NOT NULL CHECK (lane = 'normal' OR lane = 'high' OR lane = 'urgent' OR lane = 'low'),
   access TEXT NOT NULL CHECK (access IN ('read_only', 'write')),
   needs_change INTEGER NOT NULL CHECK (needs_change IN (0, 1)),
   requirement_id INTEGER NOT NULL REFERENCES requirement (id) DEFERRABLE INITIALLY DEFERRED,
@@ -66,8 +68,10 @@ CREATE TABLE task (
   unique_key TEXT,
   spec TEXT NOT NULL,
   generation INTEGER NOT NULL,
-  state TEXT NOT NULL CHECK (state IN
-    ('waiting', 'scheduled', 'queued', 'assigned', 'working', 'blocked', 'in_review', 'done', 'dead', 'cancelled')),
+  state TEXT NOT NULL CHECK (
+    state = 'queued' OR state = 'assigned' OR state = 'working' OR state = 'done' OR state = 'waiting' OR state = 'scheduled'
+    OR state = 'blocked' OR state = 'in_review' OR state = 'dead' OR state = 'cancelled'
+  ),
   seq INTEGER NOT NULL,
   queued_at INTEGER,
   not_before INTEGER,
@@ -84,7 +88,7 @@ CREATE TABLE task (
   conversation_id TEXT,
   held INTEGER NOT NULL CHECK (held IN (0, 1)),
   parked INTEGER NOT NULL CHECK (parked IN (0, 1)),
-  stopping TEXT CHECK (stopping IN ('cancelled', 'done', 'queued', 'dead')),
+  stopping TEXT CHECK (stopping IS NULL OR stopping = 'cancelled' OR stopping = 'done' OR stopping = 'queued' OR stopping = 'dead'),
   merging INTEGER NOT NULL CHECK (merging IN (0, 1)),
   cause TEXT,
   updated_at INTEGER NOT NULL,
@@ -92,21 +96,21 @@ CREATE TABLE task (
   -- who holds what follows from the state: impossible combinations cannot be stored
   CHECK ((holder_agent IS NULL) = (holder_session_epoch IS NULL)),
   CHECK (state NOT IN ('assigned', 'working') OR holder_agent IS NOT NULL),
-  CHECK (state IN ('assigned', 'working', 'blocked') OR holder_agent IS NULL),
+  CHECK (holder_agent IS NULL OR state = 'assigned' OR state = 'working' OR state = 'blocked'),
   CHECK (state <> 'blocked' OR (holder_agent IS NULL) = parked),
   CHECK (parked = 0 OR state = 'blocked'),
   CHECK (merging = 0 OR state = 'in_review'),
   CHECK (held = 0 OR state = 'waiting'),
-  CHECK ((state IN ('done', 'dead', 'cancelled')) = (finished_at IS NOT NULL))
+  CHECK ((state = 'done' OR state = 'dead' OR state = 'cancelled') = (finished_at IS NOT NULL))
 ) STRICT;
-CREATE INDEX task_live ON task (n) WHERE state NOT IN ('done', 'dead', 'cancelled');
+CREATE INDEX task_live ON task (n) WHERE finished_at IS NULL;
 CREATE INDEX task_by_state ON task (state, n);
 CREATE INDEX task_by_project ON task (project, n);
 CREATE INDEX task_by_repo ON task (repo, n) WHERE repo IS NOT NULL;
 CREATE INDEX task_by_holder ON task (holder_agent) WHERE holder_agent IS NOT NULL;
 CREATE INDEX task_finished ON task (finished_at) WHERE finished_at IS NOT NULL;
 CREATE UNIQUE INDEX task_idempotent ON task (idem_scope, idem_key) WHERE idem_key IS NOT NULL;
-CREATE UNIQUE INDEX task_unique ON task (unique_key) WHERE unique_key IS NOT NULL AND state NOT IN ('done', 'dead', 'cancelled');
+CREATE UNIQUE INDEX task_unique ON task (unique_key) WHERE unique_key IS NOT NULL AND finished_at IS NULL;
 
 CREATE TABLE task_dep (
   task INTEGER NOT NULL REFERENCES task (n) DEFERRABLE INITIALLY DEFERRED,
@@ -205,7 +209,9 @@ CREATE TABLE agent (
   projects TEXT NOT NULL,
   runtimes TEXT NOT NULL,
   host TEXT NOT NULL,
-  state TEXT NOT NULL CHECK (state IN ('offline', 'idle', 'assigned', 'working', 'blocked')),
+  state TEXT NOT NULL CHECK (
+    state = 'idle' OR state = 'assigned' OR state = 'working' OR state = 'blocked' OR state = 'offline'
+  ),
   paused INTEGER NOT NULL CHECK (paused IN (0, 1)),
   quiet INTEGER NOT NULL CHECK (quiet IN (0, 1)),
   streak INTEGER NOT NULL,
