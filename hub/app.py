@@ -50,7 +50,7 @@ from hub.services.feed import Feed
 from hub.services.gatekeeper import Gatekeeper, concerns
 from hub.settings import HubSettings
 from hub.settings.tree import Listen
-from hub.store import blobs, tasks, tokens
+from hub.store import blobs, specs, tokens
 from hub.store.base import CommitFailed, StoreBroken
 from hub.store.recovery import load_snapshot
 from hub.store.sqlite import STORE_FILE, SqliteStore
@@ -185,7 +185,7 @@ class Hub:
         links = Links(
             terms=settings.terms,
             identity=(hub_id, hub_epoch, __version__),
-            hydrate=partial(tasks.hydrate, reader),
+            hydrate=partial(specs.hydrate, reader),
             keep_blob=lambda sha256, body: conductor.record(blobs.put(sha256, body), size_bytes=len(body)),
             metrics=metrics,
             max_links=settings.limits.max_links,

@@ -33,6 +33,8 @@ from hub.wire.spec import Spec
 
 MAX_LINKS = 10_000
 HYDRATORS = 4
+HYDRATED = 64
+"""Specs read in one go."""
 IDLE_BEATS = 2.5
 LOOK_UPS = 8
 """Results of one link whose attempt is being read from the store at once; a sidecar repeats what is refused."""
@@ -61,7 +63,7 @@ class Links:
         *,
         terms: Terms,
         identity: tuple[str, int, str],
-        hydrate: Callable[[int, int], Awaitable[Spec]],
+        hydrate: Callable[[Sequence[tuple[int, int]]], Awaitable[Sequence[Spec | LookupError | ValueError]]],
         keep_blob: Callable[[str, bytes], Awaitable[object]],
         metrics: Metrics,
         max_links: int = MAX_LINKS,
@@ -243,13 +245,22 @@ class Links:
 
     async def _hydrator(self) -> None:
         while True:
-            link, grant = await self._grants.get()
-            try:
-                link.granted(await self._accepted(grant))
-            except (LookupError, HubError, ValueError) as fault:
-                log.exception("spec_unreadable", task=grant.n, error=str(fault))
-                self._take_back(link, grant)
-                link.granted(None)
+            waiting = [await self._grants.get()]
+            while len(waiting) < HYDRATED and not self._grants.empty():
+                waiting.append(self._grants.get_nowait())
+            specs = await self._hydrate([(grant.n, grant.lease_epoch) for _, grant in waiting])
+            for (link, grant), spec in zip(waiting, specs, strict=True):
+                await self._grant(link, grant, spec)
+
+    async def _grant(self, link: Link, grant: decision.GrantLease, spec: Spec | LookupError | ValueError) -> None:
+        try:
+            if isinstance(spec, Exception):
+                raise spec
+            link.granted(await self._accepted(grant, spec))
+        except (LookupError, HubError, ValueError) as fault:
+            log.exception("spec_unreadable", task=grant.n, error=str(fault))
+            self._take_back(link, grant)
+            link.granted(None)
 
     def _take_back(self, link: Link, grant: decision.GrantLease) -> None:
         """A lease whose spec cannot be sent would be renewed for ever without work: end it, the sidecar hears with its next beat."""
@@ -267,8 +278,7 @@ class Links:
                 )
             )
 
-    async def _accepted(self, grant: decision.GrantLease) -> frames.Accepted:
-        spec = await self._hydrate(grant.n, grant.lease_epoch)
+    async def _accepted(self, grant: decision.GrantLease, spec: Spec) -> frames.Accepted:
         body = encode_spec(spec)
         told = partial(frames.Accepted, re=grant.re, task=grant.n, lease_epoch=grant.lease_epoch, lease_ms=self.lease_ms)
         if len(body) <= self.limits.inline_bytes:

@@ -53,6 +53,16 @@ class Tx(Protocol):
         """Microseconds UTC, one value for the whole group."""
 
 
+class Look(Protocol):
+    """Committed rows of one moment, valid only while the function it was given to runs."""
+
+    def one(self, query: str, /, **params: Any) -> Record | None:
+        """The first row of a named query, or None."""
+
+    def all(self, query: str, /, **params: Any) -> list[Record]:
+        """All rows of a named query."""
+
+
 class Reader(Protocol):
     """Committed rows over read-only connections."""
 
@@ -61,6 +71,9 @@ class Reader(Protocol):
 
     async def all(self, query: str, /, **params: Any) -> list[Record]:
         """All rows of a named query."""
+
+    async def look(self, fn: Callable[[Look], T]) -> T:
+        """Run a plain function over the rows of one moment, on a reading thread: one way there and back for many queries."""
 
 
 Operation = Callable[[Tx], T]

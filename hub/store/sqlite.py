@@ -22,7 +22,7 @@ import structlog
 
 from hub.core.errors import HubError, StoreFull
 from hub.ids import Micros
-from hub.store.base import CommitFailed, Record, StoreBroken
+from hub.store.base import CommitFailed, Look, Record, StoreBroken
 from hub.store.journal import check_schema
 from hub.store.sql import statements
 from hub.store.writer import Committed, Group, commit_group
@@ -67,6 +67,24 @@ class _Connection(aiosqlite.Connection):
         return result
 
 
+class _Look:
+    """The :class:`hub.store.base.Look` over one connection. A statement is finished, or it would keep its read transaction open."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def one(self, query: str, /, **params: Any) -> Record | None:
+        """See the protocol."""
+        cursor = self._connection.execute(statements()[query], params)
+        row: Record | None = cursor.fetchone()
+        cursor.close()
+        return row
+
+    def all(self, query: str, /, **params: Any) -> list[Record]:
+        """See the protocol."""
+        return self._connection.execute(statements()[query], params).fetchall()
+
+
 class Readers:
     """The :class:`hub.store.base.Reader` over a few read-only connections; queries are short and take turns."""
 
@@ -86,8 +104,11 @@ class Readers:
             finally:
                 connection.execute("ROLLBACK")
 
+        return await self._lend(in_transaction)
+
+    async def _lend(self, fn: Callable[[sqlite3.Connection], T]) -> T:
         connection = await self._free.get()
-        work = asyncio.ensure_future(connection.run(in_transaction))
+        work = asyncio.ensure_future(connection.run(fn))
 
         def give_back(done: asyncio.Future[T]) -> None:
             self._free.put_nowait(connection)
@@ -100,11 +121,15 @@ class Readers:
 
     async def one(self, query: str, /, **params: Any) -> Record | None:
         """See the protocol."""
-        return await self.run(lambda connection: connection.execute(statements()[query], params).fetchone())
+        return await self._lend(lambda connection: _Look(connection).one(query, **params))
 
     async def all(self, query: str, /, **params: Any) -> list[Record]:
         """See the protocol."""
-        return await self.run(lambda connection: connection.execute(statements()[query], params).fetchall())
+        return await self._lend(lambda connection: _Look(connection).all(query, **params))
+
+    async def look(self, fn: Callable[[Look], T]) -> T:
+        """See the protocol."""
+        return await self.run(lambda connection: fn(_Look(connection)))
 
     async def close(self) -> None:
         """Close every reader."""

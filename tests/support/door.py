@@ -81,13 +81,14 @@ class Door:
         self.stage.conductor.publisher = self
         self.links.connect(self.stage.conductor)
 
-    async def _hydrate(self, n: int, epoch: int) -> Spec:
+    async def _hydrate(self, claims: Sequence[tuple[int, int]]) -> list[Spec | LookupError | ValueError]:
         await self.specs.wait()
         if self.description == "gone":
-            raise LookupError("no such spec")
-        return Spec(
-            task=TaskId(n), lease_epoch=LeaseEpoch(epoch), title="t", description=self.description, metadata=self.metadata
-        )
+            return [LookupError("no such spec") for _ in claims]
+        return [
+            Spec(task=TaskId(n), lease_epoch=LeaseEpoch(epoch), title="t", description=self.description, metadata=self.metadata)
+            for n, epoch in claims
+        ]
 
     metadata: dict[str, Any] | None = None
 

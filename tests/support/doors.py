@@ -56,6 +56,9 @@ class MemoryReader:
     async def all(self, query: str, /, **params: Any) -> list[Record]:
         return self._connection.execute(statements()[query], params).fetchall()
 
+    async def look(self, fn: Callable[[Any], Any]) -> Any:
+        return fn(MemoryTx(self._connection, NOW, []))
+
 
 class MemoryTx:
     """``hub.store.base.Tx`` over one connection."""

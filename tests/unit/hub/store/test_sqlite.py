@@ -6,7 +6,7 @@ import asyncio
 import sqlite3
 import stat
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from hub.core.errors import StoreFull
 from hub.core.rows import EventRow
 from hub.ids import Micros
 from hub.store import sqlite as module
-from hub.store.base import CommitFailed, StoreBroken
+from hub.store.base import CommitFailed, Look, StoreBroken
 from hub.store.recovery import load_snapshot
 from hub.store.sqlite import PRAGMAS, SqliteStore, StoreUnusable, _classify
 from hub.store.writer import Group
@@ -145,6 +145,22 @@ async def test_a_reader_sees_one_moment(path: Path) -> None:
 
         assert await store.reader.run(twice) == (1, 1)
         assert len(list((await load_snapshot(store.reader)).tasks)) == 2
+
+
+async def test_all_queries_of_a_look_see_one_moment(path: Path) -> None:
+    async with opened(path) as store:
+
+        def twice(look: Look) -> tuple[int, int]:
+            before = look.one("event_last_seq")
+            with closing(sqlite3.connect(path)) as other:
+                other.execute("INSERT INTO event (seq, at, kind, actor) VALUES (7, 1, 'k', 'a')")
+                other.commit()
+            after = look.one("event_last_seq")
+            assert before is not None and after is not None
+            return before["seq"], after["seq"]
+
+        assert await store.reader.look(twice) == (0, 0)
+        assert await store.reader.one("event_last_seq") == {"seq": 7}
 
 
 async def test_a_cancelled_reader_is_not_given_to_the_next_before_it_is_done(path: Path) -> None:
