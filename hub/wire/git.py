@@ -136,7 +136,8 @@ def identity_env(name: str, email: str) -> dict[str, str]:
 
 def has_controls(text: str) -> bool:
     """Whether ``text`` holds control, bidi or other invisible formatting characters, line separators or lone surrogates."""
-    return any(unicodedata.category(char) in {"Cc", "Cf", "Cs", "Zl", "Zp"} for char in text)
+    # what is printable holds none of them, and that is most of all text: the categories are looked up for the rest alone
+    return not text.isprintable() and any(unicodedata.category(char) in {"Cc", "Cf", "Cs", "Zl", "Zp"} for char in text)
 
 
 def check_ref_name(name: str) -> str:

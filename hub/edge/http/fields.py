@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import re
-import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -75,8 +74,12 @@ def _title(text: str) -> str:
     return _one_line(text)
 
 
+_CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+"""Unicode's control characters (Cc) without tab, line feed and carriage return."""
+
+
 def _prose(text: str) -> str:
-    if any(unicodedata.category(char) == "Cc" and char not in "\n\r\t" for char in text):
+    if _CONTROLS.search(text) is not None:
         raise ValueError("control characters other than line breaks and tabs are not allowed")
     return text
 

@@ -55,7 +55,7 @@ class Verification(Body):
 
     kind: Annotated[VerificationKind, BeforeValidator(words(VerificationKind))]
     target: Annotated[Line, AfterValidator(_inside)] = ""
-    argv: list[Text4K] = Field(default=[], max_length=64)
+    argv: list[Text4K] = Field(default_factory=list, max_length=64)
     description: Line = ""
     timeout_s: int = Field(default=120, ge=1, le=3600)
 
@@ -118,34 +118,35 @@ class NewTaskBody(Body):
     base: Branch | None = Field(default=None, description="branch to start from; absent: the repository's")
     access: Annotated[Access, BeforeValidator(words(Access))] = Access.WRITE
     needs_change: bool | None = Field(default=None, description="whether success needs a commit; absent: by type")
-    capabilities: list[Name] = Field(default=[], max_length=64)
+    capabilities: list[Name] = Field(default_factory=list, max_length=64)
     assign_to: AgentName | None = None
     not_before: When | None = Field(default=None, description="RFC 3339, or a delay like +10m", examples=["+10m"])
     deadline: When | None = Field(default=None, description="RFC 3339, or a delay like +2h")
     queue_ttl_s: int | None = Field(default=None, ge=1, le=31_622_400, description="dies if it queues longer")
-    depends_on: list[Annotated[DependsOn, BeforeValidator(_named)]] = Field(default=[], max_length=64)
+    depends_on: list[Annotated[DependsOn, BeforeValidator(_named)]] = Field(default_factory=list, max_length=64)
     parent: TaskRef | None = None
     max_tries: int = Field(default=3, ge=1, le=20)
     max_fix_rounds: int = Field(default=2, ge=0, le=5)
     hold: bool = Field(default=False, description="wait until released, assigned or dispatched")
     idempotency_key: Key | None = None
     unique_key: Key | None = Field(default=None, description="at most one live task has it")
-    file_hints: list[FileHint] = Field(default=[], max_length=64)
-    success_criteria: list[Note] = Field(default=[], max_length=64)
-    verification: list[Verification] = Field(default=[], max_length=64)
-    budget: Budget = Budget()
+    file_hints: list[FileHint] = Field(default_factory=list, max_length=64)
+    success_criteria: list[Note] = Field(default_factory=list, max_length=64)
+    verification: list[Verification] = Field(default_factory=list, max_length=64)
+    budget: Budget = Field(default_factory=Budget)
     model: Annotated[Line, Field(max_length=128)] | None = None
     complexity: Literal["trivial", "standard", "complex"] | None = None
-    tags: list[Name] = Field(default=[], max_length=64)
+    tags: list[Name] = Field(default_factory=list, max_length=64)
     effort: Annotated[Line, Field(max_length=64)] | None = None
-    metadata: Metadata = Field(default={})
+    metadata: Metadata = Field(default_factory=dict)
 
     def command(self, *, repo: str | None, now: int, key: str | None) -> NewTask:
         """The submission as a value; ``repo`` is resolved, ``key`` the idempotency key, ``now`` what delays count from."""
+        asked = self._asked()
         return NewTask(
             title=self.title,
-            spec=orjson.dumps(self._described()).decode(),
-            body_hash=self.fingerprint(),
+            spec=orjson.dumps({name: value for name, value in asked.items() if name in _DESCRIBED}).decode(),
+            body_hash=self._fingerprint(asked) if key is not None else "",
             ref=self.ref,
             type=self.type,
             lane=self.lane,
@@ -173,13 +174,14 @@ class NewTaskBody(Body):
         Canonical and without defaults, so a field this version does not know yet changes no print later. Moments count as
         they were written: a repeated ``+10m`` is the same request.
         """
-        body = self.model_dump(mode="json", exclude={"idempotency_key"}, exclude_defaults=True)
-        if self.repo is None and "repo" in self.model_fields_set:
-            body["repo"] = None
-        return hashlib.sha256(orjson.dumps(body, option=orjson.OPT_SORT_KEYS)).hexdigest()
+        return self._fingerprint(self._asked())
 
-    def _described(self) -> dict[str, Any]:
-        return self.model_dump(mode="json", include=_DESCRIBED, exclude_defaults=True)
+    def _asked(self) -> dict[str, Any]:
+        return self.model_dump(mode="json", exclude={"idempotency_key"}, exclude_defaults=True)
+
+    def _fingerprint(self, asked: dict[str, Any]) -> str:
+        explicit = {"repo": None} if self.repo is None and "repo" in self.model_fields_set else {}
+        return hashlib.sha256(orjson.dumps(asked | explicit, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
 _DESCRIBED = {

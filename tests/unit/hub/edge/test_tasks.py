@@ -217,10 +217,10 @@ async def test_the_projects_default_repository_is_used_unless_the_task_says_othe
 async def test_the_same_words_in_another_order_have_one_fingerprint_and_other_words_another(house):
     prints = []
     for body in (
-        {"lane": "urgent", "tags": ["a"]},
+        {"lane": "urgent", "tags": ["a"], "idempotency_key": "k1"},
         {"tags": ["a"], "lane": "critical", "type": "task", "idempotency_key": "k2"},
-        {"lane": "urgent", "tags": ["b"]},
-        {"lane": "urgent", "tags": ["a"], "repo": None},
+        {"lane": "urgent", "tags": ["b"], "idempotency_key": "k3"},
+        {"lane": "urgent", "tags": ["a"], "repo": None, "idempotency_key": "k4"},
     ):
         house.conductor.commands.clear()
         await submit(house, **body)
