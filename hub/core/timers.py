@@ -33,11 +33,8 @@ WALL = frozenset({Timer.NOT_BEFORE, Timer.DEADLINE, Timer.QUEUE_TTL, Timer.QUARA
 SLACK = 1024
 """Dead entries the heaps may hold beyond as many as the living ones."""
 Key = int | str
-Entry = tuple[int, str, Key]
-
-
-def _kind(entry: Entry) -> Timer:
-    return Timer(entry[1].partition(":")[0])
+Entry = tuple[int, Timer, str, Key]
+"""(due, kind, key as text, key); the text is there only to order equal deadlines of tasks and agents deterministically."""
 
 
 @dataclass(slots=True)
@@ -54,15 +51,15 @@ class Timers:
         if present is not None and present <= due:
             return
         self.armed[kind, key] = due
-        # the key is turned to text in the heap only to order equal deadlines of tasks and agents deterministically
-        heappush(self.wall if kind in WALL else self.mono, (due, f"{kind}:{key}", key))
+        heappush(self.wall if kind in WALL else self.mono, (due, kind, str(key), key))
 
     def disarm(self, kind: Timer, key: Key) -> None:
         """Forget it; the heap entry dies when it surfaces, or when the dead ones outnumber the living."""
-        self.armed.pop((kind, key), None)
+        if self.armed.pop((kind, key), None) is None:
+            return
         if len(self.mono) + len(self.wall) > 2 * len(self.armed) + SLACK:
             for heap in (self.mono, self.wall):
-                heap[:] = [entry for entry in heap if self.armed.get((_kind(entry), entry[2])) == entry[0]]
+                heap[:] = [entry for entry in heap if self._living(entry)]
                 heapify(heap)
 
     def pop_due(self, stamp: Stamp) -> tuple[Timer, Key] | None:
@@ -70,8 +67,8 @@ class Timers:
         for heap, now in ((self.mono, stamp.mono), (self.wall, stamp.wall)):
             while heap and heap[0][0] <= now:
                 entry = heappop(heap)
-                due, kind, key = entry[0], _kind(entry), entry[2]
-                if self.armed.get((kind, key)) == due:
+                if self._living(entry):
+                    kind, key = entry[1], entry[3]
                     del self.armed[kind, key]
                     return kind, key
         return None
@@ -80,10 +77,13 @@ class Timers:
         """When, on the monotonic clock, something is due next; None if nothing is armed."""
         dues: list[int] = []
         for heap in (self.mono, self.wall):
-            while heap and self.armed.get((_kind(heap[0]), heap[0][2])) != heap[0][0]:
+            while heap and not self._living(heap[0]):
                 heappop(heap)
         if self.mono:
             dues.append(self.mono[0][0])
         if self.wall:
             dues.append(stamp.mono + max(0, self.wall[0][0] - stamp.wall))
         return min(dues) if dues else None
+
+    def _living(self, entry: Entry) -> bool:
+        return self.armed.get((entry[1], entry[3])) == entry[0]

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
@@ -17,7 +16,7 @@ from typing import Any, Protocol, TypeVar
 import structlog
 
 from hub.core import commands
-from hub.core.commands import Command
+from hub.core.commands import Command, Stamp
 from hub.core.decision import Decision, Effect, Reply
 from hub.core.errors import HubError, OutcomeUnknown, Refused, StoreFull
 from hub.core.lease import Terms
@@ -102,7 +101,7 @@ class Conductor:
     scheduler_: Scheduler | None = None
     _pending: list[_Waiting] = field(default_factory=list)
     _writing: list[_Waiting] = field(default_factory=list)
-    _uncommitted: Counter[int] = field(default_factory=Counter)
+    _uncommitted: dict[int, int] = field(default_factory=dict)
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _timer: tuple[int, asyncio.TimerHandle] | None = None
     _failures: int = 0
@@ -163,9 +162,9 @@ class Conductor:
             raise OutcomeUnknown("the hub is stopping")  # before it is applied: what can never be written must not be decided
         if isinstance(command, commands.Submit):
             self._check_backlog()
-        scheduler = self._live
+        scheduler, stamp = self._live, self.clock.stamp()
         try:
-            decision = scheduler.apply(command, self.clock.stamp())
+            decision = scheduler.apply(command, stamp)
         except Refused as refusal:
             if future is None:
                 raise
@@ -178,7 +177,7 @@ class Conductor:
             self.scheduler_ = None
             self._wake.set()
             raise
-        self._arm()
+        self._arm(stamp)
         self._settle(_Waiting(time.monotonic(), decision=decision, future=future))
 
     def _settle(self, waiting: _Waiting, refusal: Refused | None = None) -> None:
@@ -196,7 +195,7 @@ class Conductor:
             self._publish(waiting)
             return
         for n in decision.tasks:
-            self._uncommitted[n] += 1
+            self._uncommitted[n] = self._uncommitted.get(n, 0) + 1
         self._enqueue(waiting)
 
     def _enqueue(self, waiting: _Waiting) -> None:
@@ -221,7 +220,7 @@ class Conductor:
         scheduler, opening = Scheduler.open(snapshot, self.terms, self.clock.stamp(), hub_epoch=self.hub_epoch)
         await self._commit(Group(rows=opening.rows, events=opening.events))
         self.scheduler_ = scheduler
-        self._arm()
+        self._arm(self.clock.stamp())
 
     async def run(self) -> None:
         """Commit group after group until cancelled or closed; raises StoreBroken when the store must not be used any more."""
@@ -350,11 +349,10 @@ class Conductor:
 
     # ── time ─────────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _arm(self) -> None:
+    def _arm(self, stamp: Stamp) -> None:
         """Wake up at the scheduler's own next deadline."""
         if self.scheduler_ is None:
             return
-        stamp = self.clock.stamp()
         due = self.scheduler_.next_deadline(stamp)
         if due is None or (self._timer is not None and self._timer[0] <= due):
             return
@@ -370,7 +368,6 @@ class Conductor:
         if self.scheduler_ is None or self._closing:
             return
         self.post(commands.Tick())
-        self._arm()
 
     async def _safety_passes(self) -> None:
         """Match everything again now and then. Progress never comes from here: what it finds is a defect, counted and logged."""
@@ -381,10 +378,11 @@ class Conductor:
 
     def safety_pass(self) -> int:
         """One safety pass; the number of claims it made, which ought to be 0."""
-        decision = self._live.apply(commands.SafetyPass(), self.clock.stamp())
+        stamp = self.clock.stamp()
+        decision = self._live.apply(commands.SafetyPass(), stamp)
         if decision.claims:
             log.error("safety_pass_made_progress", claims=decision.claims)
             self.on_safety_claims(decision.claims)
         self._settle(_Waiting(time.monotonic(), decision=decision))
-        self._arm()
+        self._arm(stamp)
         return decision.claims
