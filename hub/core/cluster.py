@@ -235,7 +235,7 @@ class Step:
             task.attempt = None
         holder, task.holder, task.holder_epoch = task.holder, None, None
         task.progress = task.checkpoint = None
-        task.answered.clear()
+        task.answered = frozenset()
         if outcome != "parked":
             self.withdraw_question(task)
         for cid in [cid for cid, row in self.cluster.controls.items() if row.task == task.n]:

@@ -56,7 +56,8 @@ class Dependency:
 class NewTask:
     """A validated submission. ``spec`` holds the descriptive part as JSON text; the scheduler never looks into it.
 
-    ``body_hash`` identifies the body for idempotency; nobody looks at it without a key. ``ref`` is a name inside the batch for dependencies.
+    ``body_hash`` identifies the body for idempotency; nobody looks at it without a key. ``ref`` is a name inside the batch, for
+    dependencies.
     """
 
     title: str

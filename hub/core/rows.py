@@ -64,6 +64,48 @@ class TaskRow(NamedTuple):
     finished_at: int | None
 
 
+class LiveTask(NamedTuple):
+    """What the scheduler remembers of a task, as it is read back; the requirement set says which project and repository."""
+
+    n: int
+    type: str
+    lane: str
+    access: str
+    needs_change: int
+    requirement_id: int
+    max_tries: int
+    created_at: int
+    deadline: int | None
+    queue_ttl_us: int | None
+    idem_scope: str | None
+    idem_key: str | None
+    idem_hash: str | None
+    unique_key: str | None
+    generation: int
+    state: str
+    seq: int
+    queued_at: int | None
+    not_before: int | None
+    tries: int
+    lost: int
+    rework: int
+    claims: int
+    lease_epoch: int
+    holder_agent: str | None
+    holder_session_epoch: int | None
+    assign_to: str | None
+    agent_hint: str | None
+    avoid_agent: str | None
+    conversation_id: str | None
+    held: int
+    parked: int
+    stopping: str | None
+    merging: int
+    cause: str | None
+    updated_at: int
+    finished_at: int | None
+
+
 class RequirementRow(NamedTuple):
     """An interned requirement set: what an agent must offer to be given a task."""
 

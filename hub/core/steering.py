@@ -17,6 +17,7 @@ from hub.core.errors import Refused
 from hub.core.lanes import LANES
 from hub.core.matching import Requirement, class_of
 from hub.core.recall import task_from_rows
+from hub.core.rows import LiveTask
 from hub.core.task import Task
 from hub.core.timers import Timer
 from hub.ids import AgentState, ControlKind, TaskState, task_ref
@@ -172,7 +173,7 @@ def answer(step: Step, command: Answer) -> TaskAnswer:
         task.parked = False
         queue_again(step, task, "task.answered", "answered", qid=question.qid)
         return answer_for(task)
-    task.answered.add(question.qid)
+    task.answered |= {question.qid}
     step.control(task, ControlKind.ANSWER, qid=question.qid, text=command.text)
     step.move(task, TaskState.WORKING, "task.answered", cause="answered", qid=question.qid)
     _agent_of(step, task, AgentState.WORKING, "answered")
@@ -200,7 +201,8 @@ def _recall(step: Step, command: Requeue) -> Task:
     row = facts.task
     need = Requirement(row["project"], row["repo"], frozenset(orjson.loads(row["capabilities"])))
     step.cluster.ready.add_requirement(row["requirement_id"], need)
-    task = task_from_rows(row, facts.deps, step.cluster.ready.ids[need])
+    known = LiveTask(*(row[name] for name in LiveTask._fields))
+    task = task_from_rows(known, facts.deps, step.cluster.ready.ids[need], need)
     step.cluster.index(task)
     step.arm(Timer.TOMBSTONE, task.n, step.stamp.mono + step.cluster.terms.tombstone_us)
     return task

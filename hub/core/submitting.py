@@ -221,7 +221,7 @@ def _create(step: Step, command: Submit, new: NewTask, n: TaskId, refs: dict[str
         held=new.hold or (step.cluster.projects[new.project][1] == "manual" and new.type is not TaskType.CHECK),
     )
     needs = {numbers[refs[dep.needs]] if isinstance(dep.needs, str) else dep.needs: dep.policy for dep in new.depends_on}
-    task.edges = [Edge(TaskId(of), policy) for of, policy in needs.items()]
+    task.edges = tuple(Edge(TaskId(of), policy) for of, policy in needs.items())
     step.decision.rows.append(
         TaskNew(
             n,

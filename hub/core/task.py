@@ -93,12 +93,12 @@ class Task:
     cause: str | None = None
     updated_at: int = 0
     finished_at: int | None = None
-    edges: list[Edge] = field(default_factory=list)
+    edges: tuple[Edge, ...] = ()
     attempt: AttemptRow | None = None
     question: QuestionRow | None = None
     # ── volatile ──
     ended: dict[int, str] = field(default_factory=dict)
-    answered: set[str] = field(default_factory=set)
+    answered: frozenset[str] = frozenset()
     queue_token: int = 0
     shelf: AgentId | None = None
     accept_by: int = 0

@@ -6,6 +6,7 @@ import sqlite3
 from typing import Any, Protocol
 
 from hub.core.recall import Snapshot
+from hub.core.rows import LiveTask
 from hub.store.sql import statements
 
 
@@ -26,11 +27,18 @@ def _load(connection: sqlite3.Connection) -> Snapshot:
     def every(query: str) -> list[dict[str, Any]]:
         return connection.execute(statements()[query]).fetchall()
 
+    def live_tasks() -> list[LiveTask]:
+        cursor = connection.cursor()
+        cursor.row_factory = None  # by far the most rows: read by position
+        cursor.execute(statements()["live_tasks"])
+        assert tuple(column[0] for column in cursor.description) == LiveTask._fields
+        return [LiveTask._make(row) for row in cursor]
+
     highest = every("highest_numbers")[0]
     # the remembered ones newest first, then whatever live tasks use: both in ascending order of id
     known = {row["id"]: row for row in [*every("requirements"), *every("live_requirements")]}
     return Snapshot(
-        tasks=every("live_tasks"),
+        tasks=live_tasks(),
         deps=every("live_deps"),
         attempts=every("open_attempts"),
         questions=every("open_questions"),
