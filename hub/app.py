@@ -123,8 +123,7 @@ class Rooms:
                 group.create_task(_checkpoints(self.store), name="checkpoints"),
             ]
             door = group.create_task(server.serve(sockets=[listener]), name="door")
-            gc.collect()
-            gc.freeze()  # what start-up built lives as long as the hub: never walk it again
+            _collect_rarely()
             announce()
             tell_supervisor("READY=1")
             await stop.wait()
@@ -239,6 +238,16 @@ def open_port(listen: Listen) -> Port:
     """How the port of these settings is served; raises TlsUnusable before anything listens."""
     tls = server_context(listen.tls_cert, listen.tls_key) if listen.tls_cert and listen.tls_key else None
     return Port(tls=tls, peers=Peers(listen.admitted), proxies=listen.trusted_proxies)
+
+
+def _collect_rarely() -> None:
+    """What start-up built lives as long as the hub: never walk it again. What commands make is freed by its count alone.
+
+    With Python's own thresholds (700, 10, 10) looking for cycles took a tenth of the loop's time under load and found next to none.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 50)
 
 
 async def _checkpoints(store: SqliteStore) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 import orjson
 
@@ -113,6 +114,7 @@ class Agent:
         )
 
 
+@lru_cache(maxsize=4096)
 def _json_list(words: frozenset[str]) -> str:
     # a sidecar chooses these words: whatever they contain, the row must be readable again
     return orjson.dumps(sorted(words)).decode()
