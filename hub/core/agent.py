@@ -102,7 +102,6 @@ class Agent:
             _json_list(self.projects),
             self.runtimes,
             self.host,
-            self.state,
             int(self.paused),
             int(self.quiet),
             self.streak,

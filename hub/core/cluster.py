@@ -293,7 +293,6 @@ class Step:
         if agent.state is not to:
             before = agent.move(to)
             self.decision.rows.append(TransitionRow(agent.id, self.stamp.wall, before, to, reason))
-            self.touch_agent(agent)
         if to is not AgentState.IDLE:
             self.cluster.volatile.idle.remove(agent.id)
 

@@ -186,7 +186,7 @@ def _agent(row: Record) -> Agent:
         row["quarantine_level"],
         row["quarantined_until"],
         row["note"],
-        row["last_seen_at"],
+        max(row["last_seen_at"], row["moved_at"]),
         SessionEpoch(row["epoch"] or 0),
         row["install_id"] or "",
         row["boot_id"] or "",

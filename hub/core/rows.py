@@ -210,7 +210,7 @@ class ControlRow(NamedTuple):
 
 
 class AgentRow(NamedTuple):
-    """What the hub knows of an agent between its sessions."""
+    """What the hub knows of an agent between its sessions; its state is that of its newest transition."""
 
     id: str
     name: str
@@ -218,7 +218,6 @@ class AgentRow(NamedTuple):
     projects: str
     runtimes: str
     host: str
-    state: str
     paused: int
     quiet: int
     streak: int

@@ -125,6 +125,7 @@ def disconnected(step: Step, command: Disconnected) -> None:
     if agent is None or agent.epoch != command.session_epoch or not agent.connected:
         return
     agent.connected, agent.last_seen_at = False, step.stamp.wall
+    step.touch_agent(agent)
     step.cluster.volatile.idle.remove(agent.id)
     dispatch.reconsider(step)
     if command.bye:

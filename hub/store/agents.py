@@ -25,7 +25,6 @@ class AgentRecord:
     projects: Json[tuple[str, ...]]
     runtimes: Json[list[dict[str, Any]]]
     host: Json[dict[str, Any]]
-    state: AgentState
     paused: bool
     quiet: bool
     quarantined_until: int | None

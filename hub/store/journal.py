@@ -22,12 +22,16 @@ class FenceBroken(HubError):
 
 
 class Kind(NamedTuple):
-    """How one row type is written. ``key`` = its first columns; ``None`` = append only. ``guard`` is the fence of the upsert."""
+    """How one row type is written. ``key`` = its first columns; ``None`` = append only. ``guard`` is the fence of the upsert.
+
+    ``fixed`` = how many columns after the key never change: an upsert that leaves them alone spares their indexes.
+    """
 
     row: type[Any]
     table: str
     key: int | None
     guard: str = ""
+    fixed: int = 0
 
 
 KINDS: tuple[Kind, ...] = (
@@ -36,7 +40,7 @@ KINDS: tuple[Kind, ...] = (
     Kind(rows.SessionRow, "agent_session", 1, "agent_session.epoch <= excluded.epoch"),
     Kind(rows.TransitionRow, "agent_transition", None),
     Kind(rows.DepRow, "task_dep", 2, "task_dep.satisfied <= excluded.satisfied"),
-    Kind(rows.AttemptRow, "attempt", 2),
+    Kind(rows.AttemptRow, "attempt", 2, fixed=4),
     Kind(rows.ResultRow, "result", 2),
     Kind(rows.SalvageRow, "salvage", 3),
     Kind(rows.FeedbackRow, "feedback", 2),
@@ -57,7 +61,7 @@ def upsert_sql(kind: Kind) -> str:
     sql = f"INSERT INTO {kind.table} ({', '.join(fields)}) VALUES ({', '.join('?' * len(fields))})"  # noqa: S608  names are ours
     if kind.key is None:
         return sql
-    changes = ", ".join(f"{name} = excluded.{name}" for name in fields[kind.key :])
+    changes = ", ".join(f"{name} = excluded.{name}" for name in fields[kind.key + kind.fixed :])
     guard = f" WHERE {kind.guard}" if kind.guard else ""
     return f"{sql} ON CONFLICT ({', '.join(fields[: kind.key])}) DO UPDATE SET {changes}{guard}"
 

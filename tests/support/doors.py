@@ -149,7 +149,6 @@ class Rows:
             "projects": "[]",
             "runtimes": '[{"name": "mock", "version": "1", "caps": []}]',
             "host": '{"hostname": "box"}',
-            "state": "offline",
             "paused": 0,
             "quiet": 0,
             "streak": 0,

@@ -31,7 +31,11 @@ SELECT DISTINCT r.id, r.project, r.repo, r.capabilities FROM task AS t JOIN requ
 WHERE t.finished_at IS NULL;
 
 -- name: agents_with_sessions
-SELECT a.*, s.epoch, s.install_id, s.boot_id FROM agent AS a LEFT JOIN agent_session AS s ON s.agent = a.id ORDER BY a.id;
+SELECT a.*, s.epoch, s.install_id, s.boot_id, coalesce(t.to_state, 'offline') AS state, coalesce(t.at, 0) AS moved_at
+FROM agent AS a
+LEFT JOIN agent_session AS s ON s.agent = a.id
+LEFT JOIN agent_transition AS t ON t.id = (SELECT max(id) FROM agent_transition WHERE agent = a.id)
+ORDER BY a.id;
 
 -- name: project_switches
 SELECT id, paused, dispatch FROM project;

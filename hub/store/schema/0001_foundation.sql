@@ -115,7 +115,7 @@ CREATE UNIQUE INDEX task_unique ON task (unique_key) WHERE unique_key IS NOT NUL
 CREATE TABLE task_dep (
   task INTEGER NOT NULL REFERENCES task (n) DEFERRABLE INITIALLY DEFERRED,
   needs INTEGER NOT NULL REFERENCES task (n) DEFERRABLE INITIALLY DEFERRED,
-  policy TEXT NOT NULL CHECK (policy IN ('skip', 'run', 'fail')),
+  policy TEXT NOT NULL CHECK (policy = 'skip' OR policy = 'run' OR policy = 'fail'),
   satisfied INTEGER NOT NULL CHECK (satisfied IN (0, 1)),
   PRIMARY KEY (task, needs)
 ) STRICT, WITHOUT ROWID;
@@ -202,6 +202,7 @@ CREATE TABLE control (
 ) STRICT;
 CREATE INDEX control_open ON control (agent, cid) WHERE noted_at IS NULL;
 
+-- its state is that of its newest transition
 CREATE TABLE agent (
   id TEXT PRIMARY KEY,
   name TEXT NOT NULL,
@@ -209,9 +210,6 @@ CREATE TABLE agent (
   projects TEXT NOT NULL,
   runtimes TEXT NOT NULL,
   host TEXT NOT NULL,
-  state TEXT NOT NULL CHECK (
-    state = 'idle' OR state = 'assigned' OR state = 'working' OR state = 'blocked' OR state = 'offline'
-  ),
   paused INTEGER NOT NULL CHECK (paused IN (0, 1)),
   quiet INTEGER NOT NULL CHECK (quiet IN (0, 1)),
   streak INTEGER NOT NULL,

@@ -14,7 +14,7 @@ def present(house, agent, **changes):
 
 
 async def test_what_is_live_overrides_what_is_remembered(house):
-    house.rows.agent("ada", state="idle")
+    house.rows.agent("ada")
     house.rows.agent("bob", note="old", quiet=1)
     house.rows.agent("cyd", quarantined_until=FOREVER)
     house.rows.insert(

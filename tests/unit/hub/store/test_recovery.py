@@ -128,3 +128,11 @@ def test_the_snapshot_is_read_in_one_piece() -> None:
 
     finished(load_snapshot(Reader()))
     assert len(asked) == 1
+
+
+def test_an_agents_story_goes_on_after_a_restart_where_it_stood() -> None:
+    hub = Hub()
+    hub.working()
+    hub.restart()
+    steps = hub.store.rows("SELECT from_state, to_state, reason FROM agent_transition ORDER BY id DESC LIMIT 1")
+    assert [tuple(step.values()) for step in steps] == [("working", "offline", "hub started")]
