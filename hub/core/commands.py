@@ -128,7 +128,10 @@ class Release(OnTask):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dispatch(Command):
-    """Release all held tasks of a project and lane (``None`` = all), in lane order. Answer: :class:`~hub.core.decision.Dispatched`."""
+    """Release held tasks of a project and lane (``None`` = all), in lane order, a bounded number at a time.
+
+    Answer: :class:`~hub.core.decision.Dispatched`, which says whether to ask again.
+    """
 
     project: str | None = None
     lane: Lane | None = None

@@ -162,10 +162,11 @@ class TaskAnswer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dispatched:
-    """How many held tasks were released, and why none if so."""
+    """How many held tasks were released, why none if so, and whether more are held that the same command releases next."""
 
     released: int
     why: str = ""
+    more: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

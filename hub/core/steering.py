@@ -5,6 +5,9 @@ Each is legal in the states named in semantics; anything else is refused with th
 
 from __future__ import annotations
 
+from itertools import chain, islice
+from operator import attrgetter
+
 import orjson
 
 from hub.core.agent import Agent
@@ -20,7 +23,7 @@ from hub.core.recall import task_from_rows
 from hub.core.rows import LiveTask
 from hub.core.task import Task
 from hub.core.timers import Timer
-from hub.ids import AgentState, ControlKind, TaskState, task_ref
+from hub.ids import AgentState, ControlKind, Lane, TaskState, task_ref
 
 
 def answer_for(task: Task, *, pending: bool = False) -> TaskAnswer:
@@ -53,19 +56,26 @@ def release(step: Step, command: Release) -> TaskAnswer:
     return answer_for(task)
 
 
+MAX_RELEASED = 1000
+"""Tasks one dispatch releases; the rest is for the next one, so that no step takes long, whatever is held."""
+
+
 def dispatch(step: Step, command: Dispatch) -> Dispatched:
-    """Release every held task of a project and lane, in lane order and then in order of submission."""
+    """Release the first held tasks of a project and lane, in lane order and then in order of submission; say whether more are held."""
     if command.project is not None and command.project not in step.cluster.projects:
         raise Refused(404, "unknown_project", f"there is no project {command.project!r}", hint="agentcom project list")
-    chosen = [
-        task
-        for task in step.cluster.tasks.values()
-        if task.held and not task.terminal and command.project in (None, task.project) and command.lane in (None, task.lane)
-    ]
-    for task in sorted(chosen, key=lambda task: (LANES.index(task.lane), task.n)):
+    held: dict[Lane, list[Task]] = {lane: [] for lane in LANES if command.lane in (None, lane)}
+    for task in step.cluster.tasks.values():
+        if task.held and not task.terminal and task.lane in held and command.project in (None, task.project):
+            held[task.lane].append(task)
+    in_order = chain.from_iterable(sorted(tasks, key=attrgetter("n")) for tasks in held.values())
+    first = list(islice(in_order, MAX_RELEASED))
+    for task in first:
         step.note(task, "task.released", cause="dispatch")
         start(step, task)
-    return Dispatched(released=len(chosen), why="" if chosen else "nothing is held there")
+    return Dispatched(
+        released=len(first), why="" if first else "nothing is held there", more=len(first) < sum(map(len, held.values()))
+    )
 
 
 def assign(step: Step, command: Assign) -> TaskAnswer:

@@ -68,11 +68,15 @@ async def answer(task: TaskRef, body: AnswerBody, caller: Operator, hub: Hub, re
 
 @router.post("/dispatch")
 async def dispatch(caller: Operator, hub: Hub, body: DispatchBody | None = None) -> DispatchedOut:
-    """Release every held task (of a project, of a lane), in lane order."""
+    """Release every held task (of a project, of a lane), in lane order. If it breaks off, the same request releases the rest."""
     asked = body or DispatchBody()
-    done = await hub.conductor.do(Dispatch(actor=caller.name, project=asked.project, lane=asked.lane))
-    assert isinstance(done, Dispatched)
-    return DispatchedOut.model_validate(done)
+    command = Dispatch(actor=caller.name, project=asked.project, lane=asked.lane)
+    released, done = 0, Dispatched(released=0, more=True)
+    while done.more:  # in steps, so that others are heard in between
+        answer = await hub.conductor.do(command)
+        assert isinstance(answer, Dispatched)
+        done, released = answer, released + answer.released
+    return DispatchedOut(released=released, why="" if released else done.why)
 
 
 async def _do(hub: Doors, response: Response, command: OnTask) -> TaskAnswerOut:

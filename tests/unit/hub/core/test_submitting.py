@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from hub.core import commands as c
-from hub.core import ready
+from hub.core import ready, steering
 from hub.core.errors import Refused
 from hub.core.lease import Terms
 from hub.core.submitting import FAR_US
-from hub.ids import SECOND, Access, TaskState, TaskType
+from hub.ids import SECOND, Access, Lane, TaskState, TaskType
 from tests.support.clock import WALL
 from tests.support.cluster import Hub, needs, new
 
@@ -269,6 +269,18 @@ def test_a_manual_project_holds_everything_until_dispatched() -> None:
     assert hub.state(n) is TaskState.ASSIGNED
     answer = hub.do(c.Dispatch(project="slow")).answer
     assert (answer.released, answer.why) == (0, "nothing is held there")
+
+
+def test_one_dispatch_releases_a_bounded_number_the_first_in_lane_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(steering, "MAX_RELEASED", 2)
+    hub = Hub()
+    low, high, *normal = hub.submit(
+        new("l", project="slow", lane=Lane.LOW), new("h", project="slow", lane=Lane.HIGH), *(new(project="slow") for _ in "abc")
+    )
+    steps = [hub.do(c.Dispatch()).answer for _ in range(4)]
+    assert [(step.released, step.more) for step in steps] == [(2, True), (2, True), (1, False), (0, False)]
+    released = [row["task"] for row in hub.store.rows("SELECT task FROM event WHERE kind = 'task.released' ORDER BY seq")]
+    assert released == [high, *normal, low]
 
 
 def test_a_task_for_later_is_queued_by_its_own_timer() -> None:

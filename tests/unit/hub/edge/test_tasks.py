@@ -15,7 +15,7 @@ from hub.core.commands import (
     Requeue,
     Submit,
 )
-from hub.core.decision import Submitted, SubmittedTask, TaskAnswer
+from hub.core.decision import Dispatched, Submitted, SubmittedTask, TaskAnswer
 from hub.core.errors import Fault, Refused
 from hub.core.rows import EventRow
 from hub.edge.http.fields import moment
@@ -314,6 +314,15 @@ async def test_dispatch_answers_how_many(house):
         bare = await client.post("/api/v1/dispatch")
     assert answer.json() == bare.json() == {"released": 2, "why": ""}
     assert house.conductor.commands[0] == Dispatch(actor="operator", project="web", lane=Lane.URGENT)
+
+
+async def test_dispatch_goes_on_until_nothing_more_is_held(house):
+    steps = iter([Dispatched(released=2, more=True), Dispatched(released=0, why="nothing is held there")])
+    house.conductor.answer = lambda _: next(steps)
+    async with house.client(Scope.OPERATOR) as client:
+        answer = await client.post("/api/v1/dispatch")
+    assert answer.json() == {"released": 2, "why": ""}
+    assert len(house.conductor.commands) == 2
 
 
 async def test_an_unreadable_reference_is_a_422_that_shows_the_form(house):
