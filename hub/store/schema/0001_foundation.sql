@@ -107,7 +107,6 @@ CREATE INDEX task_live ON task (n) WHERE finished_at IS NULL;
 CREATE INDEX task_by_state ON task (state, n);
 CREATE INDEX task_by_project ON task (project, n);
 CREATE INDEX task_by_repo ON task (repo, n) WHERE repo IS NOT NULL;
-CREATE INDEX task_by_holder ON task (holder_agent) WHERE holder_agent IS NOT NULL;
 CREATE INDEX task_finished ON task (finished_at) WHERE finished_at IS NOT NULL;
 CREATE UNIQUE INDEX task_idempotent ON task (idem_scope, idem_key) WHERE idem_key IS NOT NULL;
 CREATE UNIQUE INDEX task_unique ON task (unique_key) WHERE unique_key IS NOT NULL AND finished_at IS NULL;
@@ -186,7 +185,6 @@ CREATE TABLE question (
   answer TEXT,
   PRIMARY KEY (task, lease_epoch, qid)
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX question_open ON question (task) WHERE answered_at IS NULL;
 
 CREATE TABLE control (
   cid INTEGER PRIMARY KEY,
@@ -269,7 +267,6 @@ CREATE TABLE change (
 ) STRICT;
 CREATE INDEX change_open ON change (repo, id) WHERE state NOT IN ('merged', 'rework', 'closed');
 CREATE INDEX change_by_state ON change (state, id);
-CREATE INDEX change_by_check ON change (check_task) WHERE check_task IS NOT NULL;
 
 CREATE TABLE review (
   change INTEGER NOT NULL REFERENCES change (id) DEFERRABLE INITIALLY DEFERRED,
@@ -297,7 +294,6 @@ CREATE TABLE event (
   data TEXT
 ) STRICT;
 CREATE INDEX event_by_task ON event (task, seq) WHERE task IS NOT NULL;
-CREATE INDEX event_by_agent ON event (agent, seq) WHERE agent IS NOT NULL;
 
 CREATE TABLE blob (
   sha256 TEXT PRIMARY KEY,

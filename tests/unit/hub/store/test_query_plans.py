@@ -90,3 +90,11 @@ def test_a_page_needs_no_sorting(database):
 def test_every_query_is_one_statement_of_the_real_schema(database):
     for sql in statements().values():
         assert sqlite3.complete_statement(sql + ";")
+
+
+def test_every_index_serves_a_query_or_a_constraint(database):
+    """Each one is written with every row: one that nobody asks for only costs."""
+    walked = " ".join(step for sql in statements().values() for step in plan(database, sql))
+    rows = database.execute("SELECT name, sql FROM sqlite_schema WHERE type = 'index' AND sql IS NOT NULL").fetchall()
+    unasked = {row["name"] for row in rows if "UNIQUE" not in row["sql"] and row["name"] not in walked}
+    assert unasked == set()
