@@ -79,6 +79,10 @@ class _Publisher:
         """To the links."""
         self._links.effects(effects, decided_at)
 
+    def specs(self, found: specs.Specs) -> None:
+        """To the links."""
+        self._links.specs(found)
+
     def events(self, events: Sequence[tuple[int, EventRow]]) -> None:
         """To the feed, counting what metrics count."""
         for _, event in events:

@@ -13,8 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import structlog
 
@@ -25,6 +24,7 @@ from hub.core.errors import HubError, Refused
 from hub.core.lease import Terms
 from hub.edge.link import Link
 from hub.ids import AgentId, SessionEpoch, Verdict
+from hub.store.specs import Claim, Specs
 from hub.telemetry.metrics import Metrics
 from hub.wire import frames
 from hub.wire.codec import encode_spec
@@ -63,7 +63,7 @@ class Links:
         *,
         terms: Terms,
         identity: tuple[str, int, str],
-        hydrate: Callable[[Sequence[tuple[int, int]]], Awaitable[Sequence[Spec | LookupError | ValueError]]],
+        hydrate: Callable[[Sequence[Claim]], Awaitable[Specs]],
         keep_blob: Callable[[str, bytes], Awaitable[object]],
         metrics: Metrics,
         max_links: int = MAX_LINKS,
@@ -79,6 +79,7 @@ class Links:
         self._greeting: dict[int, Link] = {}
         self._greetings = itertools.count(1)
         self._live: dict[AgentId, Link] = {}
+        self._specs: Specs = {}
         self._grants: asyncio.Queue[tuple[Link, decision.GrantLease]] = asyncio.Queue()
         self._looking_up: Counter[Link] = Counter()
         self._group: asyncio.TaskGroup | None = None
@@ -112,6 +113,10 @@ class Links:
                 self._metrics.push_seconds.observe(time.monotonic() - decided_at)
             elif isinstance(effect, decision.AckResult):
                 self._metrics.results.labels(Verdict(effect.verdict)).inc()
+
+    def specs(self, found: Specs) -> None:
+        """What was read with the commit whose effects follow."""
+        self._specs = found
 
     def _bind(self, agent: AgentId, epoch: SessionEpoch, effect: decision.Welcome) -> None:
         link = self._greeting.pop(effect.greeting, None)
@@ -191,8 +196,13 @@ class Links:
                 del self._looking_up[link]
 
     def hydrate(self, link: Link, grant: decision.GrantLease) -> None:
-        """Have the spec of a granted lease read and sent."""
-        self._grants.put_nowait((link, grant))
+        """Send the spec of a granted lease: at once if it came with the commit, otherwise when it has been read."""
+        spec = self._specs.get((grant.n, grant.lease_epoch))
+        frame = self._inline(grant, spec) if isinstance(spec, Spec) else None
+        if frame is not None:
+            link.granted(frame)
+        else:
+            self._grants.put_nowait((link, grant))
 
     def depart(self, link: Link, *, bye: bool) -> None:
         """A link is gone (or said goodbye): only its own session hears of it."""
@@ -249,8 +259,8 @@ class Links:
             while len(waiting) < HYDRATED and not self._grants.empty():
                 waiting.append(self._grants.get_nowait())
             specs = await self._hydrate([(grant.n, grant.lease_epoch) for _, grant in waiting])
-            for (link, grant), spec in zip(waiting, specs, strict=True):
-                await self._grant(link, grant, spec)
+            for link, grant in waiting:
+                await self._grant(link, grant, specs[grant.n, grant.lease_epoch])
 
     async def _grant(self, link: Link, grant: decision.GrantLease, spec: Spec | LookupError | ValueError) -> None:
         try:
@@ -279,13 +289,20 @@ class Links:
             )
 
     async def _accepted(self, grant: decision.GrantLease, spec: Spec) -> frames.Accepted:
-        body = encode_spec(spec)
-        told = partial(frames.Accepted, re=grant.re, task=grant.n, lease_epoch=grant.lease_epoch, lease_ms=self.lease_ms)
-        if len(body) <= self.limits.inline_bytes:
-            return told(spec=spec)
-        sha256 = hashlib.sha256(body).hexdigest()
-        await self._keep_blob(sha256, body)
-        return told(spec_ref=sha256)
+        frame = self._inline(grant, spec)
+        if frame is None:
+            body = encode_spec(spec)
+            sha256 = hashlib.sha256(body).hexdigest()
+            await self._keep_blob(sha256, body)
+            frame = self._told(grant, spec_ref=sha256)
+        return frame
+
+    def _inline(self, grant: decision.GrantLease, spec: Spec) -> frames.Accepted | None:
+        """The answer with the spec in it, unless it is too large for that."""
+        return self._told(grant, spec=spec) if len(encode_spec(spec)) <= self.limits.inline_bytes else None
+
+    def _told(self, grant: decision.GrantLease, **spec: Any) -> frames.Accepted:
+        return frames.Accepted(re=grant.re, task=grant.n, lease_epoch=grant.lease_epoch, lease_ms=self.lease_ms, **spec)
 
     async def _sweep(self) -> None:
         beat_s = self._terms.beat_us / 1e6

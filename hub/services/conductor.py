@@ -19,7 +19,7 @@ import structlog
 
 from hub.core import commands
 from hub.core.commands import Command, Stamp
-from hub.core.decision import Decision, Effect, Reply
+from hub.core.decision import Decision, Effect, GrantLease, Reply
 from hub.core.errors import HubError, OutcomeUnknown, Refused, StoreFull
 from hub.core.lease import Terms
 from hub.core.recall import Snapshot
@@ -30,6 +30,7 @@ from hub.services.clock import SteadyClock
 from hub.services.facts import FactReader
 from hub.services.view import View
 from hub.store.base import CommitFailed, Operation, StoreBroken
+from hub.store.specs import Specs
 from hub.store.writer import Committed, Group
 
 T = TypeVar("T")
@@ -62,6 +63,9 @@ class Publisher(Protocol):
 
     def effects(self, effects: EFFECTS, decided_at: float) -> None:
         """Hand effects to the links, in order. Must not block or raise. ``decided_at`` = ``time.monotonic()`` of the decision."""
+
+    def specs(self, found: Specs) -> None:
+        """What is known of the leases that the effects about to follow grant."""
 
     def events(self, events: Sequence[tuple[int, EventRow]]) -> None:
         """Hand numbered events to the feed, in order."""
@@ -267,6 +271,11 @@ class Conductor:
             if waiting.decision is not None:
                 group.rows.extend(waiting.decision.rows)
                 group.events.extend(waiting.decision.events)
+                group.grants.extend(
+                    (effect.n, effect.lease_epoch)
+                    for _, _, effect in waiting.decision.effects
+                    if isinstance(effect, GrantLease)
+                )
             elif waiting.operation is not None:
                 group.operations.append(waiting.operation)
         try:
@@ -332,6 +341,7 @@ class Conductor:
     def _publish_group(self, done: Committed) -> None:
         written, self._writing = self._writing, []
         outcomes = iter(done.outcomes)
+        self.publisher.specs(done.specs)
         for waiting in written:
             if waiting.decision is not None:
                 for n in waiting.decision.tasks:
@@ -347,6 +357,7 @@ class Conductor:
                     waiting.future.set_result(outcome)
             else:
                 next(outcomes)
+        self.publisher.specs({})
         self.publisher.events(done.events)
         self.publisher.committed(len(written), done.seconds)
 

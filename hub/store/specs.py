@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -17,19 +17,26 @@ VERIFICATIONS = 64
 """Checks of one attempt; more of a submitter's are left out, never one that is registered with the repository."""
 
 
-async def hydrate(reader: Reader, claims: Sequence[tuple[int, int]]) -> list[Spec | LookupError | ValueError]:
-    """The wire specs of claims (task, lease epoch) in their order, read in one go; an error in place of one that has none."""
+Claim = tuple[int, int]
+"""(task, lease epoch)."""
+Specs = Mapping[Claim, Spec | LookupError | ValueError]
+"""The spec of each claim, or why it has none."""
 
-    def read(look: Look) -> list[Spec | LookupError | ValueError]:
-        found: list[Spec | LookupError | ValueError] = []
-        for n, lease_epoch in claims:
-            try:
-                found.append(spec_of(look, n, lease_epoch))
-            except (LookupError, ValueError) as fault:
-                found.append(fault)
-        return found
 
-    return await reader.look(read)
+async def hydrate(reader: Reader, claims: Sequence[Claim]) -> Specs:
+    """The wire specs of claims from their committed rows, read in one go."""
+    return await reader.look(lambda look: read_specs(look, claims))
+
+
+def read_specs(look: Look, claims: Sequence[Claim]) -> Specs:
+    """The wire specs of claims; one that cannot be read does not keep the others from it."""
+    found: dict[Claim, Spec | LookupError | ValueError] = {}
+    for claim in claims:
+        try:
+            found[claim] = spec_of(look, *claim)
+        except (LookupError, ValueError) as fault:
+            found[claim] = fault
+    return found
 
 
 def spec_of(look: Look, n: int, lease_epoch: int) -> Spec:

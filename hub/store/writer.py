@@ -1,7 +1,8 @@
 """One group, one transaction: what the writer's thread does between BEGIN and COMMIT.
 
 The order is the contract: the scheduler's rows by kind, then record operations in arrival order, each in a SAVEPOINT (one that raises
-rolls back alone and only its caller hears), then contiguous event numbers over what survived, then COMMIT.
+rolls back alone and only its caller hears), then contiguous event numbers over what survived, then COMMIT. The specs of leases that
+the group grants are read just before it: the rows are at hand, and another thread need not be asked for them.
 """
 
 from __future__ import annotations
@@ -16,24 +17,29 @@ from hub.core.rows import EventRow, Row
 from hub.ids import Micros
 from hub.store.base import Operation, Record
 from hub.store.journal import write_rows
+from hub.store.specs import Claim, Specs, read_specs
 
 
 @dataclass(slots=True)
 class Group:
-    """What is to be committed together."""
+    """What is to be committed together. ``grants`` are leases that begin with it: their specs are read on the way."""
 
     rows: list[Row] = field(default_factory=list)
     events: list[EventRow] = field(default_factory=list)
     operations: list[Operation[Any]] = field(default_factory=list)
+    grants: list[Claim] = field(default_factory=list)
 
 
 @dataclass(slots=True, kw_only=True)
 class Committed:
-    """What became durable: numbered events in order, and per operation its value or the exception that rolled it back."""
+    """What became durable: numbered events in order, per operation its value or the exception that rolled it back, and the specs
+    of the leases it grants.
+    """
 
     events: list[tuple[int, EventRow]]
     outcomes: list[Any | BaseException]
     seconds: float
+    specs: Specs = field(default_factory=dict)
 
 
 class WriterTx:
@@ -87,12 +93,13 @@ def commit_group(
         numbered = list(enumerate(events, last_seq + 1))
         if numbered:
             connection.executemany(statements["event_insert"], [(seq, *event) for seq, event in numbered])
+        specs = read_specs(WriterTx(connection, statements, now), group.grants)
         connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
-    return Committed(events=numbered, outcomes=outcomes, seconds=time.perf_counter() - began)
+    return Committed(events=numbered, outcomes=outcomes, seconds=time.perf_counter() - began, specs=specs)
 
 
 def _operate(

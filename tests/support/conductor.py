@@ -37,6 +37,9 @@ class Recorder:
         self.events_seen.extend(events)
         self._news.set()
 
+    def specs(self, found: Any) -> None:
+        self.specs_found = found
+
     def resync(self) -> None:
         self.resyncs += 1
         self._news.set()

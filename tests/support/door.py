@@ -15,6 +15,7 @@ from hub.edge.auth import Identity
 from hub.edge.link import Link
 from hub.edge.links import Links
 from hub.ids import ANY_AGENT, AgentId, LeaseEpoch, Scope, TaskId
+from hub.store.specs import Claim, Specs
 from hub.telemetry.metrics import Metrics
 from hub.wire import frames
 from hub.wire.codec import decode_from_hub, encode
@@ -62,12 +63,12 @@ class Wire:
 
 
 class Door:
-    """Everything between a frame and the store. ``specs`` holds back hydration while it is clear."""
+    """Everything between a frame and the store. ``specs_read`` holds back hydration while it is clear."""
 
     def __init__(self, terms: Terms) -> None:
         self.metrics = Metrics()
-        self.specs = asyncio.Event()
-        self.specs.set()
+        self.specs_read = asyncio.Event()
+        self.specs_read.set()
         self.blobs: dict[str, bytes] = {}
         self.description = "do it"
         self.links = Links(
@@ -81,15 +82,18 @@ class Door:
         self.stage.conductor.publisher = self
         self.links.connect(self.stage.conductor)
 
-    async def _hydrate(self, claims: Sequence[tuple[int, int]]) -> list[Spec | LookupError | ValueError]:
-        await self.specs.wait()
-        if self.description == "gone":
-            return [LookupError("no such spec") for _ in claims]
-        return [
-            Spec(task=TaskId(n), lease_epoch=LeaseEpoch(epoch), title="t", description=self.description, metadata=self.metadata)
-            for n, epoch in claims
-        ]
+    async def _hydrate(self, claims: Sequence[Claim]) -> dict[Claim, Spec | LookupError | ValueError]:
+        await self.specs_read.wait()
+        return {claim: self._spec(*claim) for claim in claims}
 
+    def _spec(self, n: int, epoch: int) -> Spec | LookupError:
+        if self.description == "gone":
+            return LookupError("no such spec")
+        return Spec(
+            task=TaskId(n), lease_epoch=LeaseEpoch(epoch), title="t", description=self.description, metadata=self.metadata
+        )
+
+    read_with_commit = False
     metadata: dict[str, Any] | None = None
 
     async def _keep(self, sha256: str, body: bytes) -> None:
@@ -102,6 +106,9 @@ class Door:
 
     def events(self, events: Sequence[tuple[int, EventRow]]) -> None:
         self.stage.published.events(events)
+
+    def specs(self, found: Specs) -> None:
+        self.links.specs(found if self.read_with_commit else {})
 
     def resync(self) -> None:
         self.links.resync()
@@ -149,7 +156,7 @@ async def door(terms: Terms | None = None) -> AsyncIterator[Door]:
     try:
         yield here
     finally:
-        here.specs.set()
+        here.specs_read.set()
         here.stage.store.gate.set()
         for link in list(here.links._all):
             link.close(4000, "the test is over")

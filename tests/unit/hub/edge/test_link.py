@@ -133,15 +133,30 @@ async def test_what_follows_a_grant_waits_for_its_spec() -> None:
         link, wire = await here.greeted()
         await here.stage.submit()
         await wire.until(frames.Assign)
-        here.specs.clear()
+        here.specs_read.clear()
         here.say(link, frames.Accept(**AT))
         here.say(link, frames.Accept(**AT))
         await here.stage.conductor.do(c.Cancel(n=TaskId(1)))
         await turns(20)
         assert wire.of(frames.Accepted) == wire.of(frames.Control) == []
-        here.specs.set()
+        here.specs_read.set()
         await wire.until(frames.Control)
         assert [type(frame).__name__ for frame in wire.frames[2:]] == ["Accepted", "Accepted", "Control"]
+
+
+async def test_a_spec_read_with_its_commit_is_sent_at_once_and_not_remembered() -> None:
+    async with door() as here:
+        here.read_with_commit = True
+        link, wire = await here.greeted()
+        await here.stage.submit(title="as committed")
+        await wire.until(frames.Assign)
+        here.specs_read.clear()  # from now on reading takes for ever
+        here.say(link, frames.Accept(**AT))
+        accepted = await wire.until(frames.Accepted)
+        assert accepted.spec.title == "as committed"
+        here.say(link, frames.Accept(**AT))
+        await turns(20)
+        assert len(wire.of(frames.Accepted)) == 1, "a grant without a commit is read anew"
 
 
 async def test_a_spec_that_cannot_be_read_holds_nothing_up() -> None:

@@ -20,7 +20,7 @@ def reader(rows):
 
 
 async def spec(reader, n, lease_epoch):
-    (found,) = await hydrate(reader, [(n, lease_epoch)])
+    found = (await hydrate(reader, [(n, lease_epoch)]))[n, lease_epoch]
     if isinstance(found, Exception):
         raise found
     return found
@@ -120,8 +120,12 @@ async def test_a_missing_row_is_a_lookup_error(rows, reader):
         await spec(reader, 2, 1)
 
 
-async def test_specs_read_together_keep_their_order_and_one_without_spares_the_others(rows, reader):
+async def test_of_specs_read_together_one_without_spares_the_others(rows, reader):
     rows.task(1)
     rows.task(3)
     found = await hydrate(reader, [(3, 1), (2, 1), (1, 1)])
-    assert [getattr(item, "task", type(item)) for item in found] == [3, LookupError, 1]
+    assert {claim: getattr(item, "task", type(item)) for claim, item in found.items()} == {
+        (3, 1): 3,
+        (2, 1): LookupError,
+        (1, 1): 1,
+    }

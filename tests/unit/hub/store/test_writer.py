@@ -8,9 +8,12 @@ from typing import Any
 import pytest
 
 from hub.core.rows import EventRow
+from hub.ids import Micros
 from hub.store.base import Tx
 from hub.store.journal import FenceBroken
+from hub.store.sql import statements
 from hub.store.writer import Group, commit_group
+from hub.wire.spec import Spec
 from tests.support.stores import MemoryStore
 from tests.unit.hub.store.test_journal import NEED, new, state
 
@@ -97,3 +100,13 @@ def test_everybody_in_a_group_has_the_same_moment() -> None:
     from hub.store.sql import statements
 
     assert commit_group(store.connection, group, statements(), 0, 77).outcomes == [77, 77]  # type: ignore[arg-type]
+
+
+def test_the_specs_of_granted_leases_are_read_with_the_rows_that_grant_them() -> None:
+    store = MemoryStore()
+    group = Group(rows=[NEED, new(title="mine"), state()], grants=[(1, 1), (2, 1)])
+    done = commit_group(store.connection, group, statements(), 0, Micros(0))
+    spec = done.specs[1, 1]
+    assert isinstance(spec, Spec) and spec.title == "mine"
+    assert isinstance(done.specs[2, 1], LookupError), "one that cannot be read spoils nothing"
+    assert store.rows("SELECT count(*) AS n FROM task") == [{"n": 1}]
