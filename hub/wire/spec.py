@@ -89,7 +89,7 @@ class CheckJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spec:
-    """Everything a sidecar needs to do a task; sent in ``accepted``, hydrated from the store after the commit.
+    """Everything a sidecar needs to do a task; read from its rows and sent in ``accepted`` once the lease is committed.
 
     ``needs_change`` – success requires at least one commit. ``feedback`` – failure context of earlier attempts or the reviewer's
     words, newest last. ``start`` – set for a rework. ``conversation_id`` – native session to resume, if this agent has it.
