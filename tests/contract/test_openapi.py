@@ -115,7 +115,8 @@ def test_the_document_is_kept(hub: LivingHub, label: str, mode: GenerationMode) 
     @PROFILE
     @given(OPERATIONS[label].as_strategy(generation_mode=mode))
     def keeps(case: schemathesis.Case) -> None:
-        assume([] not in (case.query or {}).values())  # no trace of it is left in an address
+        # a list of one or none cannot be told from a value, or from nothing, in an address
+        assume(not any(isinstance(value, list) and len(value) < 2 for value in (case.query or {}).values()))
         case.call_and_validate(base_url=hub.url, headers=bearer(hub, label), checks=CHECKS, timeout=30)
 
     keeps()
