@@ -115,7 +115,8 @@ class Sidecar(RuleBasedStateMachine):
                 self.works.add(key)
             case fx.Wake(key=key):
                 self.check_wake(effect)
-                self.shims[key] = Shim(effect.run_id, effect.soft_us, effect.hard_us)
+                # the disk may have held the effect up for longer than the lease: a shim started too late exits unrun
+                self.shims[key] = Shim(effect.run_id, effect.soft_us, effect.hard_us, alive=self.now < effect.soft_us)
                 self.asked.discard(key)
             case fx.Extend(key=key):
                 if self.leases[key].state == "working":
@@ -442,6 +443,21 @@ class Sidecar(RuleBasedStateMachine):
         if hasattr(self, "holder"):
             durable = [r.control.cid for r in self.durable() if isinstance(r, records.Commanded)]
             assert len(durable) == len(set(durable))
+
+
+def test_a_wake_that_the_disk_held_up_beyond_its_lease_starts_nothing() -> None:
+    state = Sidecar()
+    state.start()
+    state.all_goes_well_for_a_while(ask=False, lag_us=0, steps=2, work=False)
+    state.connection_breaks()
+    state.all_goes_well_for_a_while(ask=False, lag_us=0, steps=11, work=False)
+    state.connection_breaks()
+    state.work_goes_on(ask=False, crashed=False)
+    assert any(isinstance(effect, fx.Wake) for effect in state.queue)
+    state.time_passes(us=2 * LEASE_US)
+    state.perform_effects(steps=2)
+    assert [shim.alive for shim in state.shims.values()] == [False]
+    state.hub_expires_leases()
 
 
 class TestSidecar(Sidecar.TestCase):
