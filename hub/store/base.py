@@ -33,6 +33,12 @@ class StoreBroken(HubError):
     code = "store_broken"
 
 
+class StoreUnusable(HubError):
+    """The store cannot be opened safely; the message names the cure."""
+
+    code = "store_unusable"
+
+
 class Tx(Protocol):
     """The writer's side of one operation, valid only while it runs."""
 

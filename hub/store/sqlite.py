@@ -13,7 +13,6 @@ import secrets
 import sqlite3
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -22,8 +21,9 @@ import structlog
 
 from hub.core.errors import HubError, StoreFull
 from hub.ids import Micros
-from hub.store.base import CommitFailed, Look, Record, StoreBroken
+from hub.store.base import CommitFailed, Look, Record, StoreBroken, StoreUnusable
 from hub.store.journal import check_schema
+from hub.store.migrations import migrate
 from hub.store.sql import statements
 from hub.store.writer import Committed, Group, commit_group
 
@@ -50,12 +50,6 @@ log = structlog.get_logger("store")
 
 
 _NO_STORE = frozenset({sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_CANTOPEN})
-
-
-class StoreUnusable(HubError):
-    """The store cannot be opened safely; the message names the cure."""
-
-    code = "store_unusable"
 
 
 class _Connection(aiosqlite.Connection):
@@ -328,44 +322,3 @@ def _set_pragmas(connection: sqlite3.Connection, wanted: Mapping[str, str | int]
 def _pragma(connection: sqlite3.Connection, name: str) -> str:
     row = connection.execute(f"PRAGMA {name}").fetchone()
     return str(next(iter(row.values())) if row else 0).lower()
-
-
-def migrate(connection: sqlite3.Connection, path: Path) -> None:
-    """Bring the schema forward, each numbered file in one transaction; a newer schema than ours is refused."""
-    found = next(iter(connection.execute("PRAGMA user_version").fetchone().values()))
-    known = sorted(file.name for file in files("hub.store").joinpath("schema").iterdir() if file.name.endswith(".sql"))
-    newest = int(known[-1][:4])
-    if found > newest:
-        raise StoreUnusable(
-            f"{path} has schema {found}, this hub knows up to {newest}: run the newer version, or restore a backup"
-        )
-    if 0 < found < newest:
-        backup = path.with_name(f"{path.name}.before-{newest:04d}")
-        connection.execute("VACUUM INTO ?", (str(backup),))
-        backup.chmod(0o600)
-        log.info("backup_before_migration", file=str(backup))
-    for name in known:
-        number = int(name[:4])
-        if number <= found:
-            continue
-        script = files("hub.store").joinpath("schema", name).read_text("utf-8")
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            for statement in _split(script):
-                connection.execute(statement)
-            connection.execute(f"PRAGMA user_version={number}")
-            connection.execute("COMMIT")
-        except BaseException:
-            connection.execute("ROLLBACK")
-            raise
-
-
-def _split(script: str) -> list[str]:
-    """Statements of a migration one by one: ``executescript`` would commit the transaction around them."""
-    found, current = [], ""
-    for line in script.splitlines():
-        current += line + "\n"
-        if sqlite3.complete_statement(current):
-            found.append(current)
-            current = ""
-    return found

@@ -8,6 +8,7 @@ ran stays in the journal until the hub acknowledged it; a control takes effect o
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from sidecar.journal import Journal
 from sidecar.runtimes.base import RunEnd
 from tests.support.fake_disk import FakeDisk
 
+LONG = os.environ.get("HYPOTHESIS") == "long"
 LEASE_MS = 18_000
 LEASE_US = LEASE_MS * 1000
 BEAT_MS = LEASE_MS // 9
@@ -462,5 +464,11 @@ def test_a_wake_that_the_disk_held_up_beyond_its_lease_starts_nothing() -> None:
 
 class TestSidecar(Sidecar.TestCase):
     settings = settings(
-        max_examples=150, stateful_step_count=60, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True
+        max_examples=3000 if LONG else 150,
+        stateful_step_count=60,
+        derandomize=not LONG,
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+        print_blob=True,
     )
