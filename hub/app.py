@@ -29,7 +29,6 @@ from hub.core.rows import EventRow
 from hub.doctor import open_doctor
 from hub.edge import port
 from hub.edge.auth import Authenticator
-from hub.edge.credentials import open_key
 from hub.edge.http.app import create_http
 from hub.edge.http.doors import Doors
 from hub.edge.keyring import Keyring
@@ -172,8 +171,7 @@ class Hub:
             url = there.public_url or port.address(there.host, listener.getsockname()[1], tls=door.tls is not None)
             store = await SqliteStore.open(settings.data_dir / STORE_FILE, durability=settings.durability)
             try:
-                key = open_key(settings.data_dir)
-                await first_start(store, settings.data_dir, key, local_agents=self._local_agents)
+                key = await first_start(store, settings.data_dir, local_agents=self._local_agents)
                 rooms = await self._furnish(store, key, door)
                 await rooms.serve(listener, partial(announce, url), self._stop)
             finally:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import socket
 import ssl
 from collections.abc import Mapping
@@ -13,6 +12,8 @@ from typing import Any, Self
 from urllib.parse import urlsplit, urlunsplit
 
 import httpx2
+
+from hub.wire.address import is_loopback
 
 TIMEOUT_S = 10.0
 
@@ -52,15 +53,6 @@ def socket_url(url: str) -> str:
     """The address for sidecars of the hub that answers requests at ``url``."""
     parts = urlsplit(http_url(url))
     return urlunsplit(({"http": "ws", "https": "wss"}[parts.scheme], parts.netloc, f"{parts.path}/ws", "", ""))
-
-
-def is_loopback(url: str) -> bool:
-    """Whether an address names this machine and no network is on the way."""
-    host = urlsplit(url).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
 
 
 class Hub:

@@ -22,8 +22,9 @@ from hub.cli import render, session
 from hub.cli.config import ConfigFile, read
 from hub.cli.exits import Exit
 from hub.cli.render import Cell
-from hub.cli.session import Json, Target, find_token, is_local, target_of
+from hub.cli.session import Json, Target, find_token, target_of
 from hub.ids import FindingState
+from hub.wire.address import is_loopback
 from hub.wire.finding import Finding, fail, ok, warn
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def doctor(
     """
     target = target_of(ctx)
     here, hub = asyncio.run(_converse(target, fix=fix))
-    if hub is None and is_local(target.url):
+    if hub is None and is_loopback(target.url):
         from hub.doctor import examine_offline
 
         hub = examine_offline(read(config).settings, fix=fix)
@@ -119,7 +120,7 @@ async def _converse(target: Target, *, fix: bool) -> tuple[list[Finding], list[F
             return [*here, judge_version(version)] if version else here, found
     except HubUnreachable as gone:
         local = "start one: agentcom server start-dev; or name another with --url"
-        cure = gone.hint or (local if is_local(target.url) else "check the address, and whether the hub runs there")
+        cure = gone.hint or (local if is_loopback(target.url) else "check the address, and whether the hub runs there")
         return [fail("hub", str(gone), cure), ok("version", __version__)], None
 
 

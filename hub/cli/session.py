@@ -17,6 +17,7 @@ import typer
 from hub.cli import render
 from hub.cli.exits import Exit, of_status
 from hub.cli.render import Cell
+from hub.wire.address import is_loopback
 
 if TYPE_CHECKING:
     from hub.client import HubClient, HubProblem
@@ -85,7 +86,7 @@ def find_token(target: Target, *, admin: bool = False) -> str | None:
             fail(Exit.USAGE, f"the token file cannot be read: {fault.strerror}: {target.token_file}")
     if token := os.environ.get("AGENTCOM_TOKEN"):
         return _token(os.fsencode(token), "AGENTCOM_TOKEN")
-    if not is_local(target.url) and target.url.rstrip("/") != recorded_url():
+    if not is_loopback(target.url) and target.url.rstrip("/") != recorded_url():
         return None
     found = _data_dir() / (ADMIN_FILE if admin else TOKEN_FILE)
     try:
@@ -100,11 +101,6 @@ def _token(given: bytes, whence: str) -> str:
     if not token or not token.isascii() or render.clean(token) != token or " " in token:
         fail(Exit.USAGE, f"{whence} does not hold a token", "a token is one word on one line, like ac_1f2e3d4c_…")
     return token
-
-
-def is_local(url: str) -> bool:
-    """Whether the hub is on this machine, as far as its address tells."""
-    return (urlsplit(url).hostname or "") in LOOPBACK
 
 
 def record_url(data_dir: Path, url: str) -> None:
@@ -164,7 +160,7 @@ def call(ctx: typer.Context, work: Callable[[HubClient], Awaitable[T]], *, admin
     except HubUnreachable as unreachable:
         hint = (
             "start a hub with `agentcom server start-dev`, or name one"
-            if is_local(target.url)
+            if is_loopback(target.url)
             else "check the address: it is given"
         )
         _complain("unreachable", unreachable.args[0], unreachable.hint or f"{hint} with --url or AGENTCOM_URL")

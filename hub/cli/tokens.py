@@ -11,9 +11,10 @@ import typer
 from hub.cli import render
 from hub.cli.exits import EPILOG, Exit
 from hub.cli.render import age, moment
-from hub.cli.session import Json, call, fail, is_local, target_of
+from hub.cli.session import Json, call, fail, target_of
 from hub.cli.words import complete, listed
 from hub.ids import AgentId, Scope, agent_scope
+from hub.wire.address import is_loopback
 
 if TYPE_CHECKING:
     from hub.client.tokens import Token
@@ -175,7 +176,7 @@ def create_enrolment(
     url = target_of(ctx).url
     render.say("On the machine where the agents live, before ", moment(made["expires_at"]), ":")
     render.say(f"  agentcom join {url} --enrol {made['code']} --command 'YOUR-AGENT {{prompt_file}}'")
-    if is_local(url):
+    if is_loopback(url):
         render.say("Use the address under which that machine reaches this hub.", stderr=True)
 
 

@@ -10,6 +10,7 @@ from urllib.parse import quote
 import httpx2
 
 from hub.client.errors import HubProblem, HubUnreachable
+from hub.wire.address import is_loopback
 
 T = TypeVar("T")
 
@@ -32,7 +33,14 @@ class Transport:
         headers = {"Accept": "application/json"}
         if token:
             headers["Authorization"] = f"Bearer {token}"
-        self.http = httpx2.AsyncClient(base_url=self.base_url, headers=headers, timeout=timeout_s, transport=transport)
+        self.http = httpx2.AsyncClient(
+            base_url=self.base_url,
+            headers=headers,
+            timeout=timeout_s,
+            transport=transport,
+            verify=httpx2.create_ssl_context(),  # with SSL_CERT_FILE, also where the next line closes the environment
+            trust_env=not is_loopback(self.base_url),  # no proxy is between this machine and itself, or it would see the token
+        )
 
     async def __aenter__(self) -> Self:
         """Open."""

@@ -23,11 +23,20 @@ ADMIN_FILE = "admin.token"
 OPERATOR_FILE = "operator.token"
 AGENT_FILE = "agent.token"
 KEY_BYTES = 32
+_KEY_CURE = (
+    "restore it from where you keep a copy, or run `agentcom token recover`, which ends all tokens and makes an administrator's"
+)
 _KEY = re.compile(rf"[0-9a-f]{{{2 * KEY_BYTES}}}")
 
 
+class KeyLost(HubError):
+    """The hub's key is gone, or is not the one its store was written with; the message names the cures."""
+
+    code = "key_lost"
+
+
 class InsecureFile(HubError):
-    """A secret is readable by others, or not what this hub wrote; the message names the cure."""
+    """A secret is readable by others; the message names the cure."""
 
     code = "insecure_file"
 
@@ -45,30 +54,45 @@ _OPERATOR = _Role(OPERATOR_FILE, "operator", (Scope.OPERATOR, Scope.SUBMITTER))
 _AGENT = _Role(AGENT_FILE, "sidecar", (agent_scope(ANY_AGENT),), person=False)
 
 
-def open_key(data_dir: Path) -> bytes:
-    """The key all digests are made with, made on a first start. Raises InsecureFile if any secret here can be read by others."""
+def open_key(data_dir: Path, mark: str | None) -> bytes:
+    """The key all digests are made with, made on a first start, when ``mark`` is None.
+
+    Otherwise ``mark`` is the :func:`mark_of` the key that the store was written with: without that very key no token opens
+    anything. Raises KeyLost if it is gone or another, and InsecureFile if any secret here can be read by others, or cannot be used.
+    """
     try:
-        return _open_key(data_dir)
+        return _open_key(data_dir, mark)
     except (OSError, UnicodeDecodeError) as fault:
         why = fault.strerror if isinstance(fault, OSError) else "it is not text"
         where = getattr(fault, "filename", None) or data_dir / KEY_FILE
         raise InsecureFile(f"the data directory cannot be used: {why}: {where}; choose another --data-dir") from fault
 
 
-def _open_key(data_dir: Path) -> bytes:
-    data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+def _open_key(data_dir: Path, mark: str | None) -> bytes:
     for name in (KEY_FILE, ADMIN_FILE, OPERATOR_FILE, AGENT_FILE):
         if (path := data_dir / name).exists() and path.stat().st_mode & 0o077:
             raise InsecureFile(f"{path} can be read by others; run: chmod 600 {path}")
     path = data_dir / KEY_FILE
     if not path.exists():
+        if mark is not None:
+            raise KeyLost(f"{path} is gone, and without it no token opens anything; {_KEY_CURE}")
         _write(path, secrets.token_hex(KEY_BYTES))
     text = path.read_text("utf-8").strip()
-    if not _KEY.fullmatch(text):
-        raise InsecureFile(
-            f"{path} does not hold what this hub wrote; restore it, or remove it together with hub.db to begin anew"
-        )
-    return bytes.fromhex(text)
+    key = bytes.fromhex(text) if _KEY.fullmatch(text) else b""
+    if not key or mark not in (None, mark_of(key)):
+        raise KeyLost(f"{path} is not the key that this hub's tokens were made with; {_KEY_CURE}")
+    return key
+
+
+def new_key(data_dir: Path) -> bytes:
+    """Another key in place of one that is lost."""
+    _write(data_dir / KEY_FILE, secrets.token_hex(KEY_BYTES))
+    return open_key(data_dir, None)
+
+
+def mark_of(key: bytes) -> str:
+    """By what a key is known again; it tells nothing about the key."""
+    return digest(key, KEY_FILE)
 
 
 def first_tokens(

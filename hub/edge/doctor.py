@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from hub.edge.credentials import KEY_FILE
 from hub.edge.tls import TlsUnusable, ends_at, server_context
 from hub.wire.finding import Finding, fail, ok, warn
 
@@ -37,15 +38,18 @@ def examine_permissions(data_dir: Path) -> list[Finding]:
                 "permissions",
                 found,
                 f"chmod go= {' '.join(shlex.quote(str(path)) for path in exposed)}",
-                fixable=owner == os.geteuid(),
+                fixable=owner == os.geteuid() and (data_dir / KEY_FILE).is_file(),
             )
         ]
     return [ok("permissions", f"{data_dir} is for its owner alone")]
 
 
 def close_permissions(data_dir: Path) -> None:
-    """Take every right of others away from what :func:`examine_permissions` would name; what is not ours stays."""
-    for path in _exposed(data_dir) if data_dir.exists() else ():
+    """Take every right of others away from what :func:`examine_permissions` would name; what is not ours stays.
+
+    A directory in which no hub has left its key is not one of ours, whatever it was said to be.
+    """
+    for path in _exposed(data_dir) if (data_dir / KEY_FILE).is_file() else ():
         if path.stat().st_uid == os.geteuid():
             path.chmod(stat.S_IMODE(path.stat().st_mode) & ~OTHERS)
 
@@ -63,8 +67,9 @@ def examine_certificate(cert: Path, key: Path, now: datetime) -> list[Finding]:
 
 
 def _exposed(data_dir: Path) -> Iterator[Path]:
-    """Directories within are closed by the one around them."""
-    for path in (data_dir, *sorted(data_dir.iterdir())):
+    """What a hub wrote there; directories within are closed by the one around them."""
+    ours = [path for path in data_dir.iterdir() if path.name.startswith("hub.") or path.suffix == ".token"]
+    for path in (data_dir, *sorted(ours)):
         found = path.lstat()
         if (path == data_dir or stat.S_ISREG(found.st_mode)) and stat.S_IMODE(found.st_mode) & OTHERS:
             yield path

@@ -112,6 +112,12 @@ class TaskFilter:
         return all(value is None or row[column] == value for column, value in wanted)
 
 
+async def holder_of_key(reader: Reader, unique_key: str) -> TaskId | None:
+    """The live task that has a unique key, or None."""
+    row = await reader.one("task_of_unique_key", unique_key=unique_key)
+    return None if row is None else TaskId(row["n"])
+
+
 async def page(
     reader: Reader, wanted: TaskFilter, *, before: int = FIRST_PAGE, limit: int = 50
 ) -> tuple[list[TaskRecord], int | None]:

@@ -14,9 +14,11 @@ from hub.ids import AGENT_PREFIX, DAY, AgentId, Scope, agent_scope
 from hub.store.base import Operation, Reader, Record, Tx
 
 MAX_TOKENS = 10_000
-"""Rows of the table, ended ones included; beyond, issuing is refused. The doors hold all live ones in memory."""
+"""Live tokens; beyond, issuing is refused. The doors hold them in memory."""
 KEPT_US = 90 * DAY
 """How long a token that has ended is still listed."""
+KEPT = 10_000
+"""And how many of them; the oldest go first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +44,7 @@ class TokenRecord:
 
     def is_live(self, now: int) -> bool:
         """Whether it opens anything."""
-        return self.ends_at is None or self.ends_at > now
+        return self.revoked_by is None and (self.ends_at is None or self.ends_at > now)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,17 +69,17 @@ class Enrolled:
 
 
 async def every(reader: Reader) -> list[TokenRecord]:
-    """All tokens, oldest first; bounded by :data:`MAX_TOKENS`."""
+    """All tokens, oldest first; bounded by :data:`MAX_TOKENS` and :data:`KEPT`."""
     return [_record(row) for row in await reader.all("token_all")]
 
 
-def issue(actor: str, new: NewToken) -> Operation[TokenRecord]:
-    """Remember a new token; refused 429 when there are too many."""
+def issue(actor: str, new: NewToken, *, bounded: bool = True) -> Operation[TokenRecord]:
+    """Remember a new token; refused 429 when there are too many. What lets the owner of the hub back in is not ``bounded``."""
 
     def operation(tx: Tx) -> TokenRecord:
-        tx.run("token_prune", before=tx.now - KEPT_US)
-        counted = tx.one("token_count")
-        if counted is not None and counted["number"] >= MAX_TOKENS:
+        tx.run("token_prune", before=tx.now - KEPT_US, now=tx.now, kept=KEPT)
+        counted = tx.one("token_count", now=tx.now)
+        if bounded and counted is not None and counted["number"] >= MAX_TOKENS:
             raise Refused(429, "too_many_tokens", f"there are {MAX_TOKENS} tokens", hint="revoke what is not used any more")
         return _insert(tx, actor, new, "token.issued")
 
@@ -98,11 +100,22 @@ def revoke(actor: str, token: str) -> Operation[TokenRecord]:
     return operation
 
 
+def revoke_all(actor: str) -> Operation[None]:
+    """End every token, the last administrator's, too: the key they were made with is lost."""
+
+    def operation(tx: Tx) -> None:
+        for row in tx.all("token_all"):
+            _revoke(tx, actor, row["id"])
+
+    return operation
+
+
 def enrol(code: str, machine: NewToken, agents: Sequence[AgentId]) -> Operation[Enrolled]:
     """Exchange an enrolment code for a machine's token that is good for exactly ``agents``.
 
-    Repeating it with the same installation and digest gives the same token again, now good for ``agents``, too. Refused 401 when
-    the code has ended, 409 ``enrolment_used`` by another registration, 409 ``name_taken`` naming every agent that is another's.
+    A machine is its installation together with its secret. Repeating it gives the same token again, now good for ``agents``, too.
+    Refused 401 when the code has ended, 409 ``enrolment_used`` by another registration, 409 ``name_taken`` naming every agent
+    that is another's.
     """
 
     def operation(tx: Tx) -> Enrolled:
@@ -110,13 +123,14 @@ def enrol(code: str, machine: NewToken, agents: Sequence[AgentId]) -> Operation[
         if not used.is_live(tx.now):
             raise Refused(401, "unauthenticated", "the enrolment code has ended", hint="make a new one: agentcom enrol create")
         assert machine.install_id is not None
-        _check_names(tx, machine.install_id, agents)
+        _check_names(tx, machine, agents)
         if used.used_by is not None:
             return Enrolled(token=_again(tx, used.used_by, machine, agents))
         token = _insert(tx, machine.name, machine, "machine.enrolled")
         tx.run("token_use", id=code, used_by=token.id)
         _name_agents(tx, token.id, agents)
-        before = [row["id"] for row in tx.all("tokens_of_install", install_id=machine.install_id, but=token.id, now=tx.now)]
+        same = {"install_id": machine.install_id, "digest": machine.digest}
+        before = [row["id"] for row in tx.all("tokens_of_machine", **same, but=token.id, now=tx.now)]
         for old in before:
             _revoke(tx, machine.name, old)
         return Enrolled(token=token, replaced=tuple(before))
@@ -139,8 +153,9 @@ def _again(tx: Tx, token: str, machine: NewToken, agents: Sequence[AgentId]) -> 
     return _load(tx, token)
 
 
-def _check_names(tx: Tx, install_id: str, agents: Sequence[AgentId]) -> None:
-    owners = [(agent, tx.one("token_agent_taken", agent=agent, install_id=install_id, now=tx.now)) for agent in agents]
+def _check_names(tx: Tx, machine: NewToken, agents: Sequence[AgentId]) -> None:
+    ours = {"install_id": machine.install_id, "digest": machine.digest, "now": tx.now}
+    owners = [(agent, tx.one("token_agent_taken", agent=agent, **ours)) for agent in agents]
     faults = tuple(
         Fault(f"agents.{i}", "name_taken", f"{agent} belongs to {owner['name']}")
         for i, (agent, owner) in enumerate(owners)

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
+from hub.wire.address import is_loopback
 from hub.wire.finding import Finding, fail, ok, warn
-from sidecar.hub import Hub, Refusal, Unreachable, is_loopback
+from sidecar.hub import Hub, Refusal, Unreachable
 
 DRIFT_WARN_S = 30.0
 DRIFT_FAIL_S = 300.0

@@ -14,6 +14,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Subprotocol
 
+from hub.cli.demo.stage import StageError
 from hub.client import HubClient, HubProblem
 from hub.core.errors import HubError
 from hub.first_start import recover_admin
@@ -121,3 +122,18 @@ async def test_a_lost_administrator_is_recovered_on_the_hubs_own_machine(fleet: 
     async with HubClient(fleet.url, file.read_text().strip()) as again, fleet.client() as before:
         assert (await again.whoami())["scopes"] == ["admin"]
         assert (await before.whoami())["scopes"] == ["admin"], "those that were not lost stay good"
+
+
+async def test_a_lost_key_is_said_at_the_start_and_recovered_by_hand(fleet: Fleet) -> None:
+    await fleet.kill_hub()
+    (fleet.data_dir / "hub.key").unlink()
+    with pytest.raises(StageError, match="the hub ended with 1"):
+        await fleet.start_hub()
+    assert "hub.key is gone" in (fleet.root / "hub.log").read_text()
+    file = await asyncio.to_thread(recover_admin, fleet.data_dir)
+    await fleet.start_hub()
+    async with HubClient(fleet.url, file.read_text().strip()) as again, fleet.client() as before:
+        live = [token["name"] for token in (await again.tokens())["tokens"] if token["live"]]
+        assert live == ["admin", "sidecar"], "whatever was made with the old key has ended; start-dev makes its agents' anew"
+        with pytest.raises(HubProblem, match="a valid token is needed"):
+            await before.whoami()

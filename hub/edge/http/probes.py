@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import secrets
 
 import orjson
 from fastapi import APIRouter
@@ -17,7 +16,7 @@ from hub.edge.http.fields import AgentName, Out, TaskId_, TaskRef
 from hub.edge.http.reading import JsonRoute
 from hub.edge.http.task_explanations import explain
 from hub.ids import CHECKS, SECOND, Access, AgentId, Lane, Scope, TaskState, TaskType, VerificationKind, task_ref
-from hub.store import agents
+from hub.store import agents, tasks
 from hub.store.agents import AgentRecord
 from hub.store.task_account import account
 
@@ -48,14 +47,16 @@ class ProbeOut(Out):
 
 @router.post("", status_code=202)
 async def start(agent: AgentName, caller: Prober, hub: Hub) -> ProbeStartedOut:
-    """Give the agent a task that runs ``git --version`` in an empty workspace. Refused 404 before it has ever connected."""
+    """Give the agent a task that runs ``git --version`` in an empty workspace, unless it has one. Refused 404 before it ever connected."""
     _check_own(caller, agent)
     known = await agents.find(hub.reader, agent)
     if known is None:
         raise Refused(404, "unknown_agent", f"the agent {agent!r} has not connected yet", hint="start its sidecar")
-    answer = await hub.conductor.do(Submit(actor=caller.name, tasks=(_task(known, hub.now()),)))
-    assert isinstance(answer, Submitted)
-    return ProbeStartedOut(task=task_ref(answer.tasks[0].n))
+    if (running := await tasks.holder_of_key(hub.reader, _key(agent))) is None:
+        answer = await hub.conductor.do(Submit(actor=caller.name, tasks=(_task(known, hub.now()),)))
+        assert isinstance(answer, Submitted)
+        running = answer.tasks[0].n
+    return ProbeStartedOut(task=task_ref(running))
 
 
 @router.get("/{task}")
@@ -82,6 +83,11 @@ def _check_own(caller: Identity, agent: AgentId) -> None:
         )
 
 
+def _key(agent: AgentId) -> str:
+    """One at a time: whoever asks again meanwhile hears of the same."""
+    return f"probe:{agent}"
+
+
 def _task(agent: AgentRecord, now: int) -> NewTask:
     spec = orjson.dumps({"check": {"sha": _NO_OBJECT, "ref": "", "checks": [_CHECK]}}).decode()
     return NewTask(
@@ -97,5 +103,5 @@ def _task(agent: AgentRecord, now: int) -> NewTask:
         assign_to=agent.id,
         deadline=now + PATIENCE_US,
         max_tries=1,
-        idempotency_key=f"probe-{secrets.token_hex(8)}",
+        unique_key=_key(agent.id),
     )

@@ -146,3 +146,8 @@ WHERE task IN (SELECT value FROM json_each(:tasks))
   AND kind IN ('task.stopping', 'task.cancelled', 'task.completed', 'task.dead', 'task.requeued')
 ORDER BY seq DESC
 LIMIT :limit;
+
+-- name: task_of_unique_key
+SELECT n
+FROM task
+WHERE unique_key = :unique_key AND finished_at IS NULL;

@@ -31,11 +31,12 @@ WHERE id = :id;
 
 -- name: token_count
 SELECT count(*) AS number
-FROM token;
+FROM token
+WHERE revoked_by IS NULL AND (ends_at IS NULL OR ends_at > :now);
 
 -- name: token_prune
 DELETE FROM token
-WHERE ends_at < :before;
+WHERE ends_at < :before OR id IN (SELECT id FROM token WHERE ends_at <= :now ORDER BY ends_at DESC LIMIT 1000000 OFFSET :kept);
 
 -- name: token_agent_insert
 INSERT INTO token_agent (agent, token)
@@ -46,11 +47,12 @@ ON CONFLICT (agent, token) DO NOTHING;
 SELECT t.name
 FROM token_agent AS a
 JOIN token AS t ON t.id = a.token
-WHERE a.agent = :agent AND t.install_id <> :install_id AND (t.ends_at IS NULL OR t.ends_at > :now)
+WHERE a.agent = :agent AND NOT (t.install_id = :install_id AND t.digest = :digest)
+  AND t.revoked_by IS NULL AND (t.ends_at IS NULL OR t.ends_at > :now)
 LIMIT 1;
 
--- name: tokens_of_install
+-- name: tokens_of_machine
 SELECT id
 FROM token
-WHERE install_id = :install_id AND id <> :but AND (ends_at IS NULL OR ends_at > :now)
+WHERE install_id = :install_id AND digest = :digest AND id <> :but AND revoked_by IS NULL AND (ends_at IS NULL OR ends_at > :now)
 ORDER BY id;

@@ -8,7 +8,8 @@ import ssl
 import httpx2
 import pytest
 
-from sidecar.hub import Refusal, explain, http_url, is_loopback, socket_url
+from hub.wire.address import is_loopback
+from sidecar.hub import Refusal, explain, http_url, socket_url
 
 
 def wrapped(cause: BaseException) -> BaseException:

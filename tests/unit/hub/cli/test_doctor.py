@@ -12,6 +12,15 @@ from hub.ids import FindingState, Scope
 from hub.wire.finding import Finding, fail, ok, warn
 from sidecar import settings as sidecar_settings
 
+JOINED = doctor._joined
+
+
+@pytest.fixture(autouse=True)
+def nobody_joined(monkeypatch, tmp_path):
+    """Whether a sidecar has joined on the machine of the tests is not their business."""
+    monkeypatch.setattr(doctor, "_joined", lambda: tmp_path / "none.toml")
+
+
 NOBODY = ("--url", "http://127.0.0.1:9")
 
 
@@ -92,6 +101,7 @@ def data_dir(tmp_path, monkeypatch):
     (tmp_path / "data").mkdir(mode=0o755)
     (tmp_path / "data" / "repositories").mkdir()
     (tmp_path / "data" / "repositories" / "site.git").mkdir()
+    (tmp_path / "data" / "hub.key").touch(mode=0o600)
     return tmp_path / "data"
 
 
@@ -120,8 +130,8 @@ def test_the_directory_is_the_one_of_the_configuration(agentcom, data_dir, tmp_p
 
 
 def test_a_hub_elsewhere_tells_nothing_about_this_machine(agentcom, data_dir, monkeypatch):
-    monkeypatch.setenv("no_proxy", "*")
-    done = agentcom("--url", "http://127.0.0.2:9", "doctor", "--json")
+    monkeypatch.setattr(doctor, "is_loopback", lambda _url: False)
+    done = agentcom(*NOBODY, "doctor", "--json")
     assert {side for side, _ in findings(done)} == {"client"}
     assert "check the address" in findings(done)["client", "hub"]["fix"]
 
@@ -234,4 +244,4 @@ def test_without_waiting_a_hub_that_is_not_there_is_told_at_once(agentcom):
 @pytest.mark.parametrize("uid", [0, 1000])
 def test_the_doctor_looks_where_a_join_of_the_same_user_writes(monkeypatch, uid):
     monkeypatch.setattr("os.geteuid", lambda: uid)
-    assert doctor._joined() == sidecar_settings.default_file()
+    assert JOINED() == sidecar_settings.default_file()

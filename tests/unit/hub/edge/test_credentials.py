@@ -5,7 +5,7 @@ import stat
 import pytest
 
 from hub.edge.auth import Authenticator
-from hub.edge.credentials import InsecureFile, first_tokens, open_key
+from hub.edge.credentials import InsecureFile, KeyLost, first_tokens, mark_of, new_key, open_key
 from hub.store.tokens import NewToken, TokenRecord
 
 NOW = 10
@@ -17,7 +17,7 @@ def kept(new: NewToken, **fields) -> TokenRecord:
 
 
 def made(tmp_path, known=(), **how):
-    return list(first_tokens(tmp_path, open_key(tmp_path), known, NOW, local_agents=how.get("local_agents", False)))
+    return list(first_tokens(tmp_path, open_key(tmp_path, None), known, NOW, local_agents=how.get("local_agents", False)))
 
 
 def read(tmp_path, name):
@@ -30,7 +30,7 @@ def test_a_first_start_leaves_an_administrators_and_an_operators_token_for_their
         ("admin", ("admin",), True),
         ("operator", ("operator", "submitter"), True),
     ]
-    auth = Authenticator(open_key(tmp_path), map(kept, issued), lambda: NOW)
+    auth = Authenticator(open_key(tmp_path, None), map(kept, issued), lambda: NOW)
     assert auth.authenticate(f"Bearer {read(tmp_path, 'admin.token')}").name == "admin"
     assert auth.authenticate(f"Bearer {read(tmp_path, 'operator.token')}").name == "operator"
     for file in tmp_path.iterdir():
@@ -66,31 +66,25 @@ def test_a_secret_that_others_can_read_keeps_the_hub_from_starting(tmp_path, nam
     made(tmp_path)
     (tmp_path / name).chmod(0o640)
     with pytest.raises(InsecureFile, match=f"chmod 600 .*{name}"):
-        open_key(tmp_path)
+        open_key(tmp_path, None)
 
 
-def test_a_key_that_is_none_is_refused(tmp_path):
+def test_a_key_that_is_lost_or_another_is_said_and_never_replaced_in_silence(tmp_path):
     made(tmp_path)
+    mark = mark_of(open_key(tmp_path, None))
+    assert mark_of(open_key(tmp_path, mark)) == mark
+    (tmp_path / "hub.key").write_text("0" * 64 + "\n")
+    with pytest.raises(KeyLost, match="is not the key that this hub's tokens were made with; restore it"):
+        open_key(tmp_path, mark)
     (tmp_path / "hub.key").write_text("oops\n")
-    with pytest.raises(InsecureFile, match=r"restore it, or remove it together with hub\.db"):
-        open_key(tmp_path)
-
-
-@pytest.mark.parametrize("obstacle", ["a file", "a directory as key", "a binary key"])
-def test_a_data_directory_that_is_none_is_said_not_thrown(tmp_path, obstacle):
-    data_dir = tmp_path / "hub"
-    match obstacle:
-        case "a file":
-            data_dir.touch()
-        case "a directory as key":
-            (data_dir / "hub.key").mkdir(mode=0o700, parents=True)
-        case "a binary key":
-            data_dir.mkdir()
-            (data_dir / "hub.key").write_bytes(b"\xff")
-            (data_dir / "hub.key").chmod(0o600)
-    with pytest.raises(InsecureFile, match="choose another --data-dir"):
-        open_key(data_dir)
+    with pytest.raises(KeyLost, match="token recover"):
+        open_key(tmp_path, None)
+    (tmp_path / "hub.key").unlink()
+    with pytest.raises(KeyLost, match=r"hub\.key is gone"):
+        open_key(tmp_path, mark)
+    assert not (tmp_path / "hub.key").exists()
+    assert mark_of(new_key(tmp_path)) != mark
 
 
 def test_the_key_stays_the_same(tmp_path):
-    assert open_key(tmp_path) == open_key(tmp_path)
+    assert open_key(tmp_path, None) == open_key(tmp_path, None)

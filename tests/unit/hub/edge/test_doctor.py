@@ -47,6 +47,15 @@ def modes(data_dir: Path) -> dict[str, int]:
     return {path.name: path.stat().st_mode & 0o777 for path in (data_dir, *data_dir.iterdir())}
 
 
+def test_a_directory_that_is_no_hubs_is_left_alone(tmp_path):
+    tmp_path.chmod(0o755)
+    (tmp_path / "hosts").touch(mode=0o644)
+    (tmp_path / "hub.txt").touch(mode=0o644)
+    close_permissions(tmp_path)
+    assert modes(tmp_path) == {tmp_path.name: 0o755, "hosts": 0o644, "hub.txt": 0o644}
+    assert not examine_permissions(tmp_path)[0].fixable
+
+
 def test_what_is_closed_is_fine_and_stays_as_it_is(data_dir):
     before = modes(data_dir)
     assert [one.state for one in examine_permissions(data_dir)] == ["ok"]

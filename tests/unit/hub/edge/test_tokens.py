@@ -178,10 +178,19 @@ async def test_names_of_another_machine_are_refused_all_at_once(house):
 
 async def test_a_machine_that_joins_anew_loses_its_former_token(house):
     first = (await enrol(house, await code_of(house))).json()
-    second = (await enrol(house, await code_of(house), secret_sha256="b" * 64)).json()
+    second = (await enrol(house, await code_of(house))).json()
     assert second["token_id"] != first["token_id"]
     assert house.revoked == [first["token_id"]]
     assert first["token_id"] not in AUTH._known
+
+
+async def test_knowing_an_installation_without_its_secret_takes_nothing_over(house):
+    first = (await enrol(house, await code_of(house))).json()
+    refused = await enrol(house, await code_of(house), secret_sha256="b" * 64)
+    assert (refused.status_code, refused.json()["code"]) == (409, "name_taken")
+    assert (await enrol(house, await code_of(house), secret_sha256="b" * 64, agents=["m2-1"])).status_code == 200
+    assert house.revoked == []
+    assert first["token_id"] in AUTH._known
 
 
 async def test_a_machine_that_left_frees_its_names(house):
@@ -241,6 +250,14 @@ async def test_a_probe_is_a_check_pinned_to_its_agent_that_needs_no_repository(h
     [task] = command.tasks
     assert (task.type, task.assign_to, task.repo, task.project, task.max_tries) == (TaskType.CHECK, "bob", None, "web", 1)
     assert '"git"' in task.spec
+
+
+async def test_whoever_asks_again_meanwhile_hears_of_the_same_probe(house):
+    house.rows.agent("bob")
+    house.rows.task(7, type="check", assign_to="bob", unique_key="probe:bob")
+    async with who(house, await sidecar_of(house, "bob")) as sidecar:
+        assert (await sidecar.post("/api/v1/agents/bob/probe")).json() == {"task": "t-7"}
+    assert house.conductor.commands == []
 
 
 async def test_a_probe_of_another_agent_is_refused(house):

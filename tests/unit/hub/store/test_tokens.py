@@ -64,9 +64,28 @@ async def test_tokens_that_ended_long_ago_are_forgotten_with_what_hangs_on_them(
     assert [token.id for token in await tokens.every(store.reader)] == ["c0de0002"]
 
 
-async def test_there_is_a_bound_on_tokens(store, monkeypatch):
+async def test_there_is_a_bound_on_live_tokens_that_never_keeps_the_owner_out(store, monkeypatch):
     monkeypatch.setattr(tokens, "MAX_TOKENS", 2)
     await run(store, tokens.issue("hub", code("c0de0001")))
     await run(store, tokens.issue("hub", code("c0de0002")))
     with pytest.raises(Refused, match="there are 2 tokens"):
         await run(store, tokens.issue("hub", code("c0de0003")))
+    await run(store, tokens.issue("hub", code("c0de0004"), bounded=False))
+    await run(store, tokens.revoke("ann", "c0de0001"))
+    await run(store, tokens.revoke("ann", "c0de0002"))
+    await run(store, tokens.issue("hub", code("c0de0005")))
+
+
+async def test_of_those_that_ended_only_so_many_are_kept_the_newest(store, monkeypatch):
+    monkeypatch.setattr(tokens, "KEPT", 1)
+    for i, ends_at in enumerate((NOW + 1, NOW + 3, NOW + 2)):
+        await run(store, tokens.issue("hub", code(f"c0de000{i}", ends_at=ends_at)))
+    await run(store, tokens.issue("hub", code("c0de0009", ends_at=NOW + 99)), now=NOW + 10)
+    assert [token.id for token in await tokens.every(store.reader)] == ["c0de0001", "c0de0009"]
+
+
+async def test_a_revoked_token_stays_ended_when_the_clock_is_set_back(store):
+    await run(store, tokens.issue("hub", code()))
+    ended = await run(store, tokens.revoke("ann", "c0de0001"), now=NOW + 500)
+    assert not ended.is_live(NOW)
+    assert not ended.is_live(NOW + 1000)
