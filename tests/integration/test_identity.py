@@ -137,3 +137,10 @@ async def test_a_lost_key_is_said_at_the_start_and_recovered_by_hand(fleet: Flee
         assert live == ["admin", "sidecar"], "whatever was made with the old key has ended; start-dev makes its agents' anew"
         with pytest.raises(HubProblem, match="a valid token is needed"):
             await before.whoami()
+
+
+async def test_a_token_for_this_machine_passes_no_proxy(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    async with fleet.client() as admin:
+        assert (await admin.whoami())["name"] == "admin"
