@@ -16,7 +16,7 @@ from sidecar import logs
 from sidecar.doctor import command as examining
 from sidecar.joining import command as joining
 from sidecar.journal import JournalError
-from sidecar.settings import Settings, SettingsError, account_faults, load, missing_programs
+from sidecar.settings import Settings, SettingsError, account_faults, default_file, load, missing_programs
 
 cli = typer.Typer(
     add_completion=False,
@@ -39,7 +39,12 @@ cli.command(epilog=examining.EPILOG)(examining.doctor)
 
 @cli.command()
 def run(
-    config: Annotated[Path, typer.Option(help="The TOML file; config/sidecar.toml explains every key.", show_default=False)],
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config", "-c", metavar="FILE", help="The TOML file; default: /etc/agentcom or the user's, sidecar.toml."
+        ),
+    ] = None,
     stop_agents: Annotated[bool, typer.Option("--stop-agents", help="At the end, stop running agents, too.")] = False,
 ) -> None:
     """Connect the configured agents to the hub and work until SIGTERM or Ctrl-C.
@@ -49,7 +54,7 @@ def run(
     Example: python -m sidecar run --config sidecar.toml
     """
     try:
-        settings = _usable(config)
+        settings = _usable(config or default_file())
         logs.configure(settings.log.level, settings.log.format)
         code = composition.run(settings, stop_agents=stop_agents)
     except SettingsError as fault:

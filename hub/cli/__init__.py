@@ -5,9 +5,14 @@ Importing this package costs nothing, and the commands import what they need whe
 
 from __future__ import annotations
 
+import sys
+
 
 def main() -> None:
-    """Run the command line; the process ends with one of the exit codes of :mod:`hub.cli.exits`."""
-    from hub.cli.root import app
+    """Run the command line; the process ends with one of the exit codes of :mod:`hub.cli.exits`, or 130 for Ctrl-C."""
+    try:
+        from hub.cli.root import app
 
-    app()
+        app()
+    except KeyboardInterrupt:  # also while it imports
+        sys.exit(130)

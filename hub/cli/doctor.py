@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json as encoding
-import os
 import re
 import subprocess
 import sys
@@ -15,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from platformdirs import user_config_path
 
 from hub import __version__
 from hub.cli import render, session
@@ -77,7 +75,7 @@ def doctor(
         from hub.doctor import examine_offline
 
         hub = examine_offline(read(config).settings, fix=fix)
-    joined = _joined()
+    joined = session.joined_file()
     beside = sidecar_config or (joined if joined.exists() else None)
     sides: Sides = {"client": here, "hub": hub or (), "sidecar": _sidecar(beside, fix=fix) if beside else ()}
     failed = any(one.state is FindingState.FAIL for found in sides.values() for one in found)
@@ -166,11 +164,6 @@ def judge_version(hubs: str) -> Finding:
 
 
 # ── the sidecar ──────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _joined() -> Path:
-    """Where a join of this user writes the sidecar's file: ``sidecar.settings.default_file``, which is another program's."""
-    return (Path("/etc/agentcom") if os.geteuid() == 0 else user_config_path("agentcom")) / "sidecar.toml"
 
 
 def _sidecar(config: Path, *, fix: bool) -> list[Finding]:

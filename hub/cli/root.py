@@ -14,7 +14,7 @@ from hub import __version__
 from hub.cli import agents, changes, config, doctor, joining, projects, render, repos, server, status, tasks, tokens, watching
 from hub.cli.demo import demo
 from hub.cli.exits import EPILOG
-from hub.cli.session import DEFAULT_URL, Target, check_url, recorded_url
+from hub.cli.session import DEFAULT_URL, Target, check_url, joined_url, recorded_url
 
 _ROOT_OPTIONS = ("--url", "--token-file", "--version")
 
@@ -65,12 +65,12 @@ app = typer.Typer(
     name="agentcom",
     cls=_Root,
     help="AgentCom: ideas enter a queue and come out as reviewed, merged changes.\n\n"
-    'Start with: agentcom server start-dev, then agentcom task submit "Fix the login".',
+    "Start with: agentcom server start-dev; then repo add, enrol create and join, and task submit.",
     epilog=EPILOG,
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_show_locals=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 NOUNS = {
     "server": server.app,
@@ -104,7 +104,7 @@ def target(
         typer.Option(
             envvar="AGENTCOM_URL",
             metavar="URL",
-            help=f"Where the hub is; otherwise the one of this machine, otherwise {DEFAULT_URL}.",
+            help=f"Where the hub is; otherwise the one on this machine, the one it joined, or {DEFAULT_URL}.",
             callback=check_url,
         ),
     ] = None,
@@ -121,4 +121,4 @@ def target(
     ] = False,
 ) -> None:
     """Remember which hub the command is for."""
-    ctx.obj = Target(url or recorded_url() or DEFAULT_URL, token_file)
+    ctx.obj = Target(url or recorded_url() or joined_url() or DEFAULT_URL, token_file)

@@ -125,8 +125,9 @@ def _announce(url: str, data_dir: Path, default_dir: Path, *, local_agents: bool
 def run(
     ctx: typer.Context,
     config: Annotated[
-        Path, typer.Option("--config", "-c", metavar="FILE", help="The TOML file; config/sidecar.toml explains every key.")
-    ],
+        Path | None,
+        typer.Option("--config", "-c", metavar="FILE", help="The TOML file; default: what agentcom join wrote."),
+    ] = None,
     stop_agents: Annotated[
         bool, typer.Option("--stop-agents", help="At the end, stop running agents, too; otherwise they go on.")
     ] = False,
@@ -137,7 +138,7 @@ def run(
 
     Example: agentcom sidecar run --config sidecar.toml
     """
-    argv = [sys.executable, "-m", "sidecar", "run", "--config", str(config)]
+    argv = [sys.executable, "-m", "sidecar", "run", *(["--config", str(config)] if config else [])]
     argv += ["--stop-agents"] if stop_agents else []
     argv += ctx.args
     sys.stdout.flush()

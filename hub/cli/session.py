@@ -119,6 +119,24 @@ def recorded_url() -> str | None:
         return None
 
 
+def joined_file() -> Path:
+    """Where a join of this user writes the sidecar's file: ``sidecar.settings.default_file``, which is another program's."""
+    from platformdirs import user_config_path
+
+    return (Path("/etc/agentcom") if os.geteuid() == 0 else user_config_path("agentcom")) / "sidecar.toml"
+
+
+def joined_url() -> str | None:
+    """The hub that this machine has joined; None if it has joined none."""
+    import tomllib
+
+    try:
+        socket = str(tomllib.loads(joined_file().read_text("utf-8"))["hub_url"])
+        return _address(socket.replace("ws", "http", 1).removesuffix("/ws"))
+    except (OSError, ValueError, KeyError, typer.BadParameter):
+        return None
+
+
 def _data_dir() -> Path:
     if given := os.environ.get("AGENTCOM_DATA_DIR"):
         return Path(given)
@@ -136,7 +154,11 @@ def open_client(target: Target, *, admin: bool = False) -> HubClient:
     """A client for the target; use it as a context manager. ``admin``: with the administrator's token, where it is at hand."""
     from hub.client import HubClient
 
-    return HubClient(target.url, find_token(target, admin=admin))
+    token = find_token(target, admin=admin)
+    try:
+        return HubClient(target.url, token)
+    except OSError as fault:  # also what ssl raises of a file that holds no certificate
+        fail(Exit.USAGE, f"the certificates in SSL_CERT_FILE or SSL_CERT_DIR cannot be read: {fault.strerror or fault}")
 
 
 def call(ctx: typer.Context, work: Callable[[HubClient], Awaitable[T]], *, admin: bool = False) -> T:

@@ -93,7 +93,7 @@ def listing(
         render.document({"tokens": shown})
         return
     render.table(
-        ("token", "name", "scopes", "for", "by", "age", "ends", ""),
+        ("token", "name", "scopes", "for", "by", "age", "ends", "state"),
         [
             (
                 token["id"],
@@ -148,7 +148,9 @@ def recover(
     from hub.core.errors import HubError
     from hub.first_start import recover_admin
     from hub.settings import default_data_dir
+    from hub.telemetry import log
 
+    log.configure(as_json=None, level="warning")
     try:
         file = recover_admin(data_dir or default_data_dir())
     except HubError as fault:

@@ -35,6 +35,8 @@ def watch(ctx: typer.Context, task: TaskRef, json: Json = False) -> None:
     """
     end = call(ctx, lambda hub: follow(hub, task, json=json))
     if end != "done":
+        if not json:
+            render.say(call(ctx, lambda hub: hub.explain(task))["explanation"])
         raise typer.Exit(Exit.NOT_DONE)
 
 

@@ -56,10 +56,12 @@ class LocalForge:
         self._branch(base)
         if self._allows_file(remote):
             await self._refuse_checked_out(remote, base)
-        done = await self.git.talk(None, "ls-remote", "--heads", "--", remote.url, f"refs/heads/{base}", allow_file=True)
+        done = await self.git.talk(None, "ls-remote", "--heads", "--", remote.url, allow_file=True)
         self._check_answer("ls-remote", done)
-        if f"refs/heads/{base}" not in done.text.split():
-            raise Unusable(f"the repository has no branch {base!r}; push a first commit to it", code="base_missing")
+        branches = [ref.removeprefix("refs/heads/") for ref in done.text.split()[1::2]]
+        if base not in branches:
+            others = f"it has {', '.join(branches[:5])}: name its base" if branches else "push a first commit to it"
+            raise Unusable(f"the repository has no branch {base!r}; {others}", code="base_missing")
 
     async def fetch(self, remote: Remote, branch: str) -> str | None:
         """See :meth:`hub.forge.base.Forge.fetch`."""

@@ -6,6 +6,7 @@ from functools import cache
 from importlib.resources import files
 
 from fastapi import APIRouter, Response
+from starlette.responses import RedirectResponse
 
 router = APIRouter(include_in_schema=False)
 
@@ -20,6 +21,12 @@ def _static(name: str) -> bytes:
 def _serve(name: str, media_type: str) -> Response:
     headers = {"Content-Security-Policy": _POLICY, "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
     return Response(_static(name), media_type=media_type, headers=headers)
+
+
+@router.get("/")
+async def root() -> RedirectResponse:
+    """Whoever types the address into a browser."""
+    return RedirectResponse("/docs")
 
 
 @router.get("/docs")

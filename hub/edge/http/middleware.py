@@ -19,7 +19,7 @@ from hub.core.errors import Refused
 from hub.edge.auth import Authenticator
 from hub.edge.http.problem import SPLIT, TOO_LARGE, of_error, problem
 
-PUBLIC = frozenset({"/healthz", "/readyz", "/metrics", "/openapi.json", "/docs", "/docs/docs.css", "/docs/docs.js"})
+PUBLIC = frozenset({"/healthz", "/readyz", "/metrics", "/openapi.json", "/", "/docs", "/docs/docs.css", "/docs/docs.js"})
 """Paths served without a token: health, bounded figures and the documentation. Every other path needs one."""
 BODY_BYTES = 1_048_576
 BLOB_BYTES = 8_388_608

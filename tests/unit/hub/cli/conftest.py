@@ -12,6 +12,14 @@ from hub.client import HubClient
 from hub.ids import Scope
 from tests.support.doors import House
 
+JOINED_FILE = session.joined_file
+
+
+@pytest.fixture(autouse=True)
+def nobody_joined(monkeypatch, tmp_path):
+    """Whether a sidecar has joined on the machine of the tests is not their business."""
+    monkeypatch.setattr(session, "joined_file", lambda: tmp_path / "none.toml")
+
 
 @pytest.fixture
 def house(monkeypatch) -> Iterator[House]:

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import typer
 
 from hub.cli import changes, render, session
 from hub.cli.exits import MEANINGS, Exit, of_status
@@ -357,6 +358,28 @@ def test_a_command_finds_the_hub_of_this_machine_and_its_token_wherever_it_liste
     assert session.find_token(session.Target("http://hub.example.org")) is None
     (tmp_path / "hub.url").write_bytes(b"\xff")
     assert session.recorded_url() is None
+
+
+def test_where_nothing_is_said_the_hub_is_the_one_this_machine_joined(tmp_path, monkeypatch):
+    joined = tmp_path / "sidecar.toml"
+    monkeypatch.setattr(session, "joined_file", lambda: joined)
+    assert session.joined_url() is None
+    joined.write_text('hub_url = "wss://hub.example.org:8790/ws"\n')
+    assert session.joined_url() == "https://hub.example.org:8790"
+    joined.write_text("hub_url = 3")
+    assert session.joined_url() is None
+
+
+def test_certificates_that_cannot_be_read_are_wrong_usage(tmp_path, monkeypatch, capsys):
+    for content in (None, b"no certificate"):
+        file = tmp_path / "ca.pem"
+        if content is not None:
+            file.write_bytes(content)
+        monkeypatch.setenv("SSL_CERT_FILE", str(file))
+        with pytest.raises(typer.Exit) as ended:
+            session.open_client(session.Target())
+        assert ended.value.exit_code == Exit.USAGE
+        assert "SSL_CERT_FILE" in capsys.readouterr().err
 
 
 def test_no_option_takes_a_token_itself(agentcom):

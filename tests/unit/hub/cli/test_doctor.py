@@ -11,15 +11,7 @@ from hub.cli.exits import Exit
 from hub.ids import FindingState, Scope
 from hub.wire.finding import Finding, fail, ok, warn
 from sidecar import settings as sidecar_settings
-
-JOINED = doctor._joined
-
-
-@pytest.fixture(autouse=True)
-def nobody_joined(monkeypatch, tmp_path):
-    """Whether a sidecar has joined on the machine of the tests is not their business."""
-    monkeypatch.setattr(doctor, "_joined", lambda: tmp_path / "none.toml")
-
+from tests.unit.hub.cli.conftest import JOINED_FILE
 
 NOBODY = ("--url", "http://127.0.0.1:9")
 
@@ -244,4 +236,4 @@ def test_without_waiting_a_hub_that_is_not_there_is_told_at_once(agentcom):
 @pytest.mark.parametrize("uid", [0, 1000])
 def test_the_doctor_looks_where_a_join_of_the_same_user_writes(monkeypatch, uid):
     monkeypatch.setattr("os.geteuid", lambda: uid)
-    assert JOINED() == sidecar_settings.default_file()
+    assert JOINED_FILE() == sidecar_settings.default_file()
