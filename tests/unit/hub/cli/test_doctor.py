@@ -3,11 +3,13 @@
 import json
 import subprocess
 
+import httpx2
 import pytest
 
 from hub import __version__
-from hub.cli import doctor, status
+from hub.cli import doctor, session, status
 from hub.cli.exits import Exit
+from hub.client import HubClient
 from hub.ids import FindingState, Scope
 from hub.wire.finding import Finding, fail, ok, warn
 from sidecar import settings as sidecar_settings
@@ -231,6 +233,15 @@ def test_a_hub_that_never_answers_is_3(agentcom, quickly):
 
 def test_without_waiting_a_hub_that_is_not_there_is_told_at_once(agentcom):
     assert agentcom(*NOBODY, "status").exit_code == Exit.UNREACHABLE
+
+
+async def test_a_machine_that_only_has_agents_needs_no_token_of_a_person(house, monkeypatch, tmp_path):
+    monkeypatch.setattr(session, "find_token", lambda target, admin=False: None)
+    monkeypatch.setattr(doctor, "find_token", lambda target, admin=False: None)
+    async with HubClient("http://hub", None, transport=httpx2.ASGITransport(house.app)) as hub:
+        assert (await doctor._token(hub, session.Target())).state == "fail"
+        (tmp_path / "none.toml").touch()
+        assert (await doctor._token(hub, session.Target())).state == "warn"
 
 
 @pytest.mark.parametrize("uid", [0, 1000])
