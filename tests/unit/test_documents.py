@@ -16,6 +16,7 @@ from pydantic.fields import FieldInfo
 from hub import ids
 from hub.core.lease import Terms
 from hub.core.reconcile import RULES
+from hub.core.risk import Policy
 from hub.wire import frames, spec
 from hub.wire.codes import Close, is_terminal
 
@@ -249,3 +250,17 @@ def test_a_decision_fits_on_a_page_and_says_what_one_must_know(path: Path) -> No
     assert re.findall(r"^## (.+)$", text, re.MULTILINE) == ["Status", "Context", "Decision", "Consequences", "Evidence"]
     assert text.startswith(f"# {int(path.name[:4])}. ")
     assert len(text.splitlines()) <= 60
+
+
+def test_every_key_of_checks_and_policy_is_explained_with_its_default() -> None:
+    text = (ROOT / "ops" / "docs" / "installation.md").read_text("utf-8")
+    part = text.partition("**Checks** run")[2].partition("\n## ")[0]
+    rows = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in part.splitlines() if line.startswith("| `")]
+    named = {name for row in rows for name in re.findall(r"`(\w+)`", row[0])}
+    policy = {field.name: field.default for field in dataclasses.fields(Policy)}
+    assert named == {*policy, *(field.name for field in dataclasses.fields(spec.Verification))}
+    for row in rows:
+        keys = re.findall(r"`(\w+)`", row[0])
+        if keys[0] in policy:
+            said = [json.loads(value) for value in row[1].replace("`", "").split(", ")]
+            assert said == [list(policy[key]) if policy[key] == () else policy[key] for key in keys][: len(said)]
