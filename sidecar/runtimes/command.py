@@ -144,7 +144,8 @@ class CommandReader:
 
     def _problem(self, terminal: Mapping[str, Any], cwd: Path) -> tuple[str, str, bool] | None:
         if terminal.get("unrun") and terminal.get("error"):
-            return "cannot_start", str(terminal["error"]), False
+            # this machine's fault and not the task's: another agent may have the program, and this one may be given it back
+            return "cannot_start", f"{terminal['error']}; correct [agents.command] argv, or who may run it", True
         if terminal.get("signal"):
             return "agent_killed", f"the agent was killed by signal {terminal['signal']}", True
         said = self._outcome

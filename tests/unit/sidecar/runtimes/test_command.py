@@ -72,9 +72,9 @@ def test_a_killed_agent_failed_whatever_it_said() -> None:
     assert killed.code == "agent_killed"
 
 
-def test_a_program_that_cannot_start_is_a_permanent_failure() -> None:
+def test_a_program_that_cannot_start_is_no_fault_of_the_task() -> None:
     failed, _ = end(CommandRuntime(["agent"]), [], {"exit": 127, "unrun": True, "error": "no such file"})
-    assert (failed.code, failed.retryable) == ("cannot_start", False)
+    assert (failed.code, failed.retryable) == ("cannot_start", True)
 
 
 @pytest.mark.parametrize(
