@@ -43,7 +43,7 @@ from sidecar.runtimes.mock import MockRuntime
 from sidecar.runtimes.none import NoRuntime
 from sidecar.settings import AgentSettings, Settings, SettingsError, read_token
 from sidecar.work import Tools
-from sidecar.workspace.premises import open_premises
+from sidecar.workspace.premises import open_premises, state_faults
 from sidecar.workspace.workdir import remove_home
 from sidecar.workspace.workspaces import GitIdentity, WorkspaceError, Workspaces
 
@@ -198,6 +198,9 @@ def let_in(settings: Settings) -> Account | None:
         if os.geteuid() == 0:
             log.warning("agents_run_as_root", cure="set run_as to an unprivileged user; agentcom join makes one")
         return None
+    resolved = settings.state_dir.resolve()
+    if theirs := [str(place) for place in (resolved, *resolved.parents) if place.stat().st_uid == account.uid]:
+        raise SettingsError(resolved, [f"state_dir: {theirs[0]} is {account.name}'s, who could put another in its place"])
     os.umask(0o022)  # caches are read by that user; what is nobody's business lies in closed directories
     open_premises(settings.state_dir, account)
     if not account.can_enter(settings.state_dir / "workspaces" / "work"):
@@ -223,10 +226,13 @@ def make_runtime(agent: AgentSettings) -> Runtime:
 
 @contextlib.contextmanager
 def own_state(directory: Path) -> Iterator[str]:
-    """Hold the state directory for this process and yield its install id; raises :class:`StateInUseError`.
+    """Hold the state directory for this process and yield its install id; raises :class:`StateInUseError`, or :class:`SettingsError`
+    for one that is not this user's or holds something else: nothing in it has been opened then.
 
     What commands of a killed predecessor still run is killed first: they work where this one is about to.
     """
+    if faults := state_faults(directory):
+        raise SettingsError(directory, [f"state_dir: {fault}" for fault in faults])
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:

@@ -8,7 +8,7 @@ from pathlib import Path
 from sidecar.app import StateInUseError, own_state, workspaces_of
 from sidecar.doctor.state import Inventory, take_inventory
 from sidecar.runs.runner import Runner
-from sidecar.settings import Settings
+from sidecar.settings import Settings, SettingsError
 from sidecar.workspace.git import WorkspaceError
 
 
@@ -32,7 +32,7 @@ async def remove_left_overs(settings: Settings) -> list[str]:
     try:
         with own_state(settings.state_dir):
             return await _remove(settings, take_inventory(settings.state_dir))
-    except StateInUseError as fault:
+    except (StateInUseError, SettingsError) as fault:
         return [f"nothing was removed: {fault}"]
 
 

@@ -2,7 +2,7 @@
 
 Without an account of its own the agent is the sidecar's user, and everything is closed to others. With one::
 
-    <state>/                 0710 root:agents   entered, not listed; files in it 0600
+    <state>/                 0710 root:agents   entered, not listed; our files in it 0600
       agents/                0700 root          journals, runs, the sockets of shims
       workspaces/            0710 root:agents
         repos/               0750 root:agents   caches: read by the agents' git, written by ours
@@ -16,7 +16,10 @@ A tree is made by git as root, before anybody else has seen it, and stays closed
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 from sidecar.runs.account import Account
@@ -26,6 +29,62 @@ from sidecar.workspace.workdir import Workspace
 
 ENTERED, READ, CLOSED = 0o710, 0o750, 0o700
 HAND_OVER_S = 120.0
+OWN_FILES = frozenset({"lock", "install_id", "token", "secret", "join.json", "join.lock", "join.log"})
+"""What a sidecar, and joining, keep in the state directory itself."""
+BEFORE_INSTALLED = frozenset({"lock", "join.lock", "join.log"})
+"""Of these, what may be there before the installation has an id."""
+NAMED = 5
+"""How many strange things a fault names."""
+
+
+def state_faults(state_dir: Path) -> list[str]:
+    """Why a directory cannot be this process's state directory; reading changes nothing and follows no link in it.
+
+    What another user made, or could still write into, says what git and the journals do: root must never take it over.
+    A directory that holds other things than a sidecar's would lose them.
+    """
+    if not os.path.lexists(state_dir):
+        return []
+    faults = [fault for place in _premises(state_dir) if (fault := _foreign(place, state_dir))]
+    names = {path.name for path in state_dir.iterdir()} if not faults else set()
+    strange = sorted(name for name in names - BEFORE_INSTALLED if not (name.startswith(".") and name.endswith(".new")))
+    if strange and "install_id" not in names:
+        faults.append(f"it has no install_id, and holds {', '.join(strange[:NAMED])}: name an empty directory, or a new one")
+    return faults[:NAMED]
+
+
+def _premises(state_dir: Path) -> Iterator[Path]:
+    """The directory and everything in it that trust is put in by its place; what an agent owns lies deeper."""
+    yield state_dir
+    for place in (
+        state_dir,
+        *(
+            state_dir / "agents",
+            state_dir / "workspaces",
+            state_dir / "workspaces" / "repos",
+            state_dir / "workspaces" / "work",
+        ),
+    ):
+        if place.is_dir() and not place.is_symlink():
+            yield from place.iterdir()
+    yield from (state_dir / "agents").glob("*/*")
+
+
+def _foreign(place: Path, state_dir: Path) -> str | None:
+    whole = place == state_dir
+    name = "it" if whole else str(place.relative_to(state_dir))
+    with contextlib.suppress(FileNotFoundError):  # gone since it was listed
+        looks = (
+            [place.lstat(), place.stat()] if whole else [place.lstat()]
+        )  # the directory itself may be named by a link of ours
+        if others := {look.st_uid for look in looks} - {os.geteuid()}:
+            return f"{name} was another user's (uid {others.pop()}): name another state_dir"
+        found = looks[-1]
+        if stat.S_ISLNK(found.st_mode):
+            return f"{name} is a link: name another state_dir"
+        if os.geteuid() == 0 and (found.st_mode & 0o002 or (found.st_mode & 0o020 and found.st_gid != os.getegid())):
+            return f"others may write to {name}: name another state_dir"
+    return None
 
 
 def open_premises(state_dir: Path, account: Account) -> None:
@@ -41,9 +100,10 @@ def open_premises(state_dir: Path, account: Account) -> None:
         if mode is not CLOSED:
             os.chown(place, os.geteuid(), account.gid)
         place.chmod(mode)
-    for entry in os.scandir(state_dir):
-        if entry.is_file(follow_symlinks=False):
-            Path(entry).chmod(0o600)
+    for name in OWN_FILES:
+        file = state_dir / name
+        if file.is_file() and not file.is_symlink():
+            file.chmod(0o600)
 
 
 def make_home(workspace: Workspace, account: Account | None) -> None:

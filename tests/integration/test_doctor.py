@@ -57,6 +57,7 @@ def config(tmp_path: Path) -> Path:
 def journal(config: Path, *keys: tuple[int, int]) -> Path:
     path = config.parent / "state" / "agents" / "a" / "journal"
     path.parent.mkdir(parents=True, exist_ok=True)
+    (config.parent / "state" / "install_id").write_text("0" * 32)  # or it would be somebody else's directory
     opened = Journal(path)
     for task, epoch in keys:
         opened.append(Assigned(task=TaskId(task), lease_epoch=LeaseEpoch(epoch)))

@@ -136,6 +136,13 @@ async def test_a_state_directory_the_user_cannot_enter_is_a_fault_with_its_cure(
     assert "/var/lib/agentcom" in (place / "sidecar.log").read_text()
 
 
+async def test_a_state_directory_below_one_of_the_agents_user_is_refused(place: Path, account: Account, hub: FakeHub) -> None:
+    os.chown(place, account.uid, account.gid)
+    sidecar = await start(place, hub)
+    assert await asyncio.wait_for(sidecar.wait(), 20) == 2
+    assert "could put another in its place" in (place / "sidecar.log").read_text()
+
+
 # --- what is left in a workspace is read with the rights of who left it
 
 
