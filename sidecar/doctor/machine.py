@@ -14,7 +14,7 @@ from pathlib import Path
 
 from hub.wire.finding import Finding, fail, ok, warn
 from sidecar.runs import sweep
-from sidecar.runs.account import Account, becoming, own_name
+from sidecar.runs.account import Account, as_account, own_name
 
 PYTHON = (3, 11)
 GIT = (2, 38)
@@ -156,9 +156,10 @@ def file_system(directory: Path) -> str:
 def _says(argv: list[str], account: Account | None = None) -> str | None:
     """The first line a program prints; None when it does not run."""
     try:
+        command, env = as_account(account, argv, os.environ)
         done = subprocess.run(
-            argv, capture_output=True, text=True, errors="replace", timeout=ASK_S, check=False, stdin=subprocess.DEVNULL, cwd="/",
-            **becoming(account),
+            command, env=env, capture_output=True, text=True, errors="replace", timeout=ASK_S, check=False,
+            stdin=subprocess.DEVNULL, cwd="/",
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired):
         return None
@@ -166,17 +167,17 @@ def _says(argv: list[str], account: Account | None = None) -> str | None:
 
 
 def _may_run(path: str, account: Account) -> bool:
-    probe = subprocess.run(["test", "-x", path], check=False, timeout=ASK_S, cwd="/", **becoming(account))
-    return probe.returncode == 0
+    return account.can_enter(Path(path))
 
 
 def _sees_environment_of(account: Account) -> bool:
     """Try it on a process of that user; a container may keep even root from it."""
     mark = b"AGENTCOM_PROBE=1"
-    with subprocess.Popen(
-        ["sleep", "30"], env={"AGENTCOM_PROBE": "1", "PATH": os.defpath}, cwd="/", **becoming(account)
-    ) as process:
+    argv, env = as_account(account, ["sh", "-c", "echo; exec sleep 30"], {"AGENTCOM_PROBE": "1", "PATH": os.defpath})
+    with subprocess.Popen(argv, env=env, cwd="/", stdout=subprocess.PIPE) as process:
         try:
+            assert process.stdout is not None
+            process.stdout.readline()  # it is that user by now
             return sweep.carries(process.pid, mark)
         finally:
             process.kill()

@@ -24,7 +24,7 @@ from typing import IO, Any, Self, TypeVar
 
 import structlog
 
-from sidecar.runs.account import Account, becoming
+from sidecar.runs.account import Account, as_account
 from sidecar.runs.children import CHILDREN, JOB_VARIABLE
 from sidecar.runs.clock import boot_ticks
 from sidecar.runs.sweep import Members, Process, Swept, carries, kill_all, look, reap
@@ -105,6 +105,8 @@ async def run(
     mark = f"[{_owner}:{secrets.token_hex(8)}]"
     began = time.monotonic()
     since = boot_ticks()
+    # Marks add up: a run inside a run is found by the outer one too.
+    command, environment = as_account(account, argv, {**env, JOB_VARIABLE: os.environ.get(JOB_VARIABLE, "") + mark})
     with contextlib.ExitStack() as open_files:
         source = open_files.enter_context(_as_file(stdin)) if isinstance(stdin, bytes) else stdin
         output = open_files.enter_context(_Tail(keep_bytes, account))
@@ -113,15 +115,13 @@ async def run(
         async def start() -> asyncio.subprocess.Process:
             with CHILDREN.starting():
                 started = await asyncio.create_subprocess_exec(
-                    *argv,
-                    # Marks add up: a run inside a run is found by the outer one too.
-                    env={**env, JOB_VARIABLE: os.environ.get(JOB_VARIABLE, "") + mark},
+                    *command,
+                    env=environment,
                     cwd=cwd,
                     stdin=source,
                     stdout=output.writer if stdout is None else stdout,
                     stderr=errors.writer,
                     start_new_session=True,
-                    **becoming(account),
                 )
                 CHILDREN.register(started.pid, since if sweep else None)
             return started

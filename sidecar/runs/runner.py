@@ -14,7 +14,7 @@ import structlog
 
 from sidecar.core.records import Key
 from sidecar.runs import sweep
-from sidecar.runs.account import Account, becoming
+from sidecar.runs.account import Account
 from sidecar.runs.children import CHILDREN
 from sidecar.runs.clock import boot_us
 from sidecar.runs.run import LOST, Deadline, Run, is_terminal, mark
@@ -87,7 +87,7 @@ class Runner:
             "hard_boot_us": deadline.hard_us,
             "wall_boot_us": boot_us() + int(order.wall_s * 1e6),
             "spool_bytes": SPOOL_BYTES,
-            "become": becoming(self._account),
+            "become": None if self._account is None else [self._account.uid, self._account.gid],
         }
         try:
             self.root.mkdir(mode=0o700, parents=True, exist_ok=True)

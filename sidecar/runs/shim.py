@@ -7,7 +7,7 @@ deadline holds although the sidecar is dead, frozen, or the machine slept.
 The run directory::
 
     run.json       the order: mark, argv, cwd, env, stdin, keep_stdin, soft_boot_us, hard_boot_us, wall_boot_us, spool_bytes,
-                   become (whom to run the agent as: user, group, extra_groups, umask; empty: as the shim)
+                   become (whom to run the agent as: [uid, gid]; null: as the shim)
     lock           flock'ed while this process lives: nobody else may run this run; says who it is (pid, start, boot)
     events.jsonl   the spool: {"n", "out"|"err": line}, {"n", "sent": key}, {"n", "dropped": count}; its last line is
                    the terminal event
@@ -36,6 +36,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from sidecar.runs import sweep
+from sidecar.runs.account import as_ids
 from sidecar.runs.clock import boot_name, boot_us
 from sidecar.runs.spool import Lines, Spool
 
@@ -120,7 +121,11 @@ class Shim:
     async def _spawn(self) -> None:
         order, loop, parent = self._order, asyncio.get_running_loop(), os.getpid()
 
-        def in_child() -> None:  # after the change of user, which would undo it
+        argv, env, become = order["argv"], {**order["env"], sweep.RUN_VARIABLE: order["mark"]}, order["become"]
+        if become:
+            argv, env = as_ids(become[0], become[1], argv, env, dies_with_parent=True)
+
+        def in_child() -> None:
             sweep.die_with_parent()
             if os.getppid() != parent:  # the shim died before the line above could take effect
                 os._exit(1)
@@ -128,24 +133,22 @@ class Shim:
         wants_stdin = bool(order["stdin"]) or order["keep_stdin"]
         pipes = {name: os.pipe() for name in ("out", "err")}
         for _, writer in pipes.values():
-            os.fchown(writer, order["become"].get("user", -1), -1)  # or the agent could not open its own /dev/stderr
+            os.fchown(writer, become[0] if become else -1, -1)  # or the agent could not open its own /dev/stderr
         try:
             self._child = subprocess.Popen(  # noqa: ASYNC220  it must be reaped by our own SIGCHLD handler, with the orphans
-                order["argv"],
+                argv,
                 cwd=order["cwd"],
-                env={**order["env"], sweep.RUN_VARIABLE: order["mark"]},
+                env=env,
                 stdin=subprocess.PIPE if wants_stdin else subprocess.DEVNULL,  # an open, silent stdin hangs some agents
                 stdout=pipes["out"][1],
                 stderr=pipes["err"][1],
                 start_new_session=True,
                 preexec_fn=in_child,  # noqa: PLW1509  this process has one thread
-                **order["become"],
             )
         finally:
             for _, writer in pipes.values():
                 os.close(writer)
-        for name, (reader, _) in pipes.items():
-            self._pipes.append(await self._read(os.fdopen(reader, "rb"), name))
+        self._pipes += [await self._read(os.fdopen(reader, "rb"), name) for name, (reader, _) in pipes.items()]
         if wants_stdin:
             self._stdin, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, self._child.stdin)
             self._stdin.write("".join([order["stdin"], *self._sent.values()]).encode())
@@ -154,9 +157,8 @@ class Shim:
         self._collect()  # it may have died before the handler could see it
 
     async def _read(self, pipe: IO[bytes], name: str) -> Lines:
-        _, lines = await asyncio.get_running_loop().connect_read_pipe(
-            lambda: Lines(lambda line: self._spool.add({name: line})), pipe
-        )
+        loop = asyncio.get_running_loop()
+        _, lines = await loop.connect_read_pipe(lambda: Lines(lambda line: self._spool.add({name: line})), pipe)
         return lines
 
     async def _hold_deadline(self) -> None:

@@ -22,7 +22,11 @@ from hub.wire import frames
 from hub.wire.spec import RepoRef, Spec, Verification
 from sidecar.checks.verify import verify
 from sidecar.runs import sweep
-from sidecar.runs.account import Account, becoming, find_account
+from sidecar.runs.account import Account, as_account, find_account
+from sidecar.runs.clock import boot_us
+from sidecar.runs.process import run
+from sidecar.runs.runner import Deadline, Order, Runner
+from sidecar.runtimes.base import Launch
 from sidecar.workspace.premises import open_premises
 from sidecar.workspace.workspaces import GitIdentity, Workspace, WorkspaceError, Workspaces
 from tests.support.fake_hub import FakeHub, running
@@ -143,6 +147,81 @@ async def test_a_state_directory_below_one_of_the_agents_user_is_refused(place: 
     assert "could put another in its place" in (place / "sidecar.log").read_text()
 
 
+async def test_an_agent_of_another_user_dies_with_its_shim(place: Path, account: Account) -> None:
+    runner, now = Runner(place / "runs", account), boot_us()
+    launch = Launch(argv=("sh", "-c", "id -u > who; exec sleep 600"), env={"PATH": os.environ["PATH"]})
+    (place / "cwd").mkdir()
+    os.chown(place / "cwd", account.uid, account.gid)
+    order = Order(launch=launch, cwd=place / "cwd", prompt="", prompt_file=place / "prompt.md", wall_s=600)
+    await runner.start("1-1-0", order, Deadline(now + 600_000_000, now + 601_000_000))
+    await until(lambda: sleeping_below(place))
+    assert (place / "cwd" / "who").read_text().strip() == str(account.uid)
+    os.kill(int((place / "runs" / "1-1-0" / "lock").read_text().split()[0]), signal.SIGKILL)
+    await until(lambda: not sleeping_below(place))
+    await runner.close()
+
+
+FREEZER = """
+import os, pathlib, signal, sys, time
+place, parent = pathlib.Path(sys.argv[1]), int(sys.argv[2])
+(place / "ready").touch()
+def children():
+    for task in pathlib.Path(f"/proc/{parent}/task").iterdir():
+        yield from map(int, (task / "children").read_text().split())
+while True:
+    for pid in children():
+        if pid == os.getpid(): continue
+        try: os.kill(pid, signal.SIGSTOP)
+        except OSError: continue
+        (place / "stopped").touch()
+        for _ in range(1000):
+            if (place / "seen").exists(): break
+            time.sleep(0.01)
+        else: (place / "gave-up").touch()
+        os.kill(pid, signal.SIGCONT)
+        sys.exit()
+"""
+
+
+async def test_an_agent_that_stops_a_process_about_to_become_its_user_stops_nothing_else(place: Path, account: Account) -> None:
+    """A search of a long PATH keeps the new process between the change of user and its program for long enough."""
+    watched = place / "watched"
+    watched.mkdir()
+    os.chown(watched, account.uid, account.gid)
+    argv, env = as_account(
+        account,
+        [
+            shutil.which("python3", path="/usr/bin:/usr/local/bin") or "python3",
+            "-S",
+            "-c",
+            FREEZER,
+            str(watched),
+            str(os.getpid()),
+        ],
+        {"PATH": "/usr/bin:/bin"},
+    )
+    freezer = await asyncio.create_subprocess_exec(*argv, env=env)
+
+    async def see() -> None:
+        while not (watched / "stopped").exists():
+            await asyncio.sleep(0.01)
+        (watched / "seen").touch()
+
+    try:
+        await until((watched / "ready").exists)
+        seeing = asyncio.create_task(see())
+        env = {"PATH": ":".join(["/x"] * 40_000) + ":/usr/bin:/bin"}
+        while not (watched / "stopped").exists():
+            assert (await run(["true"], env=env, timeout_s=60, account=account)).returncode == 0
+        await seeing
+        await freezer.wait()
+        assert not (watched / "gave-up").exists(), "the event loop went on while the process was stopped"
+    finally:
+        if freezer.returncode is None:
+            freezer.kill()
+        await freezer.wait()
+
+
 # --- what is left in a workspace is read with the rights of who left it
 
 
@@ -163,7 +242,8 @@ async def workspace(remote: Remote, spaces: Workspaces) -> Workspace:
 def as_agent(account: Account, *argv: str, cwd: Path) -> str:
     identity = {f"GIT_{who}_{what}": "x" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
     env = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", **identity}
-    return subprocess.run(argv, cwd=cwd, env=env, check=True, stdout=subprocess.PIPE, text=True, **becoming(account)).stdout
+    command, env = as_account(account, argv, env)
+    return subprocess.run(command, cwd=cwd, env=env, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 async def test_everything_in_a_tree_is_the_users_and_nothing_around_it(workspace: Workspace, account: Account) -> None:

@@ -11,7 +11,7 @@ import pytest
 from hub.ids import Access
 from sidecar.core.environment import agent_environment
 from sidecar.runs import account
-from sidecar.runs.account import AccountError, becoming, find_account
+from sidecar.runs.account import Account, AccountError, as_account, as_ids, find_account
 from sidecar.settings import account_faults, load
 
 ME = pwd.getpwuid(os.geteuid()).pw_name
@@ -23,7 +23,7 @@ def entry(uid: int) -> pwd.struct_passwd:
 
 def test_without_a_user_nothing_changes() -> None:
     assert find_account("") is None
-    assert becoming(None) == {}
+    assert as_account(None, ["x"], {"LD_PRELOAD": "y"}) == (["x"], {"LD_PRELOAD": "y"})
 
 
 def test_an_unknown_user_is_a_fault_that_says_how_to_make_it() -> None:
@@ -54,7 +54,10 @@ def test_another_user_gets_no_groups_and_none_of_the_sidecars_own_variables(monk
     monkeypatch.setattr(account.os, "geteuid", lambda: 0)
     found = find_account("agents")
     assert found is not None
-    assert becoming(found) == {"user": 977, "group": 977, "extra_groups": [], "umask": 0o022}
+    assert as_account(found, ["git", "x"], {"PATH": "/usr/bin"}) == (
+        [account.setpriv(), "--reuid", "977", "--regid", "977", "--clear-groups", "--", "git", "x"],
+        {"PATH": "/usr/bin"},
+    )
     own = {"PATH": "/bin", "HOME": "/root", "TMPDIR": "/root/tmp", "XDG_RUNTIME_DIR": "/run/user/0", "LANG": "C"}
     made = agent_environment(
         own, allow=["XDG_RUNTIME_DIR"], add={"X": "1"}, workspace={"TMPDIR": "/w/tmp"}, access=Access.WRITE,
@@ -64,3 +67,32 @@ def test_another_user_gets_no_groups_and_none_of_the_sidecars_own_variables(monk
         "PATH": "/bin", "LANG": "C", "HOME": "/srv/agents", "USER": "agents", "LOGNAME": "agents", "X": "1",
         "TERM": "dumb", "TMPDIR": "/w/tmp", "AGENTCOM_ACCESS": "write",
     }  # fmt: skip
+
+
+def test_the_program_that_changes_users_is_the_systems_whatever_an_agents_path_says(tmp_path: Path) -> None:
+    (tmp_path / "setpriv").touch(0o755)
+    (tmp_path / "work").touch(0o755)
+    argv, _ = as_ids(977, 977, ["work"], {"PATH": str(tmp_path)})
+    assert argv[0] in {"/usr/bin/setpriv", "/bin/setpriv"}
+
+
+def test_what_makes_a_program_load_code_counts_only_for_the_other_user() -> None:
+    argv, env = as_ids(977, 977, ["git"], {"PATH": "/usr/bin", "LD_PRELOAD": "/tmp/a.so", "AGENTCOM_RUN": "r"})
+    assert env == {"PATH": "/usr/bin", "AGENTCOM_RUN": "r"}
+    assert argv[argv.index("--") :] == ["--", "/usr/bin/env", "LD_PRELOAD=/tmp/a.so", "git"]
+
+
+def test_a_program_that_is_not_there_is_found_before_the_user_is_changed() -> None:
+    for name in ("no-such-program-anywhere", "/no/such/program"):
+        with pytest.raises(FileNotFoundError, match=name):
+            as_ids(977, 977, [name], {"PATH": "/usr/bin"})
+
+
+def test_a_machine_that_cannot_change_users_is_a_fault_with_its_cure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(account.pwd, "getpwnam", lambda _: entry(977))
+    monkeypatch.setattr(account.os, "geteuid", lambda: 0)
+    monkeypatch.setattr(account, "setpriv", lambda: None)
+    with pytest.raises(AccountError, match="install util-linux"):
+        find_account("agents")
+    with pytest.raises(FileNotFoundError, match="setpriv"):
+        as_account(Account("agents", 977, 977, Path("/")), ["git"], {"PATH": "/usr/bin"})
