@@ -32,6 +32,7 @@ from sidecar.core.records import Key
 from sidecar.files import write_durably
 from sidecar.journal import Journal
 from sidecar.link import SUBPROTOCOL, Link
+from sidecar.remains import release_strangers, remove, set_aside
 from sidecar.runs.account import Account, find_account
 from sidecar.runs.children import CHILDREN
 from sidecar.runs.clock import boot_us
@@ -44,8 +45,7 @@ from sidecar.runtimes.none import NoRuntime
 from sidecar.settings import AgentSettings, Settings, SettingsError, read_token
 from sidecar.work import Tools
 from sidecar.workspace.premises import open_premises, state_faults
-from sidecar.workspace.workdir import remove_home
-from sidecar.workspace.workspaces import GitIdentity, WorkspaceError, Workspaces
+from sidecar.workspace.workspaces import GitIdentity, Workspaces
 
 log = structlog.get_logger(__name__)
 
@@ -102,7 +102,7 @@ class Sidecar:
         try:
             async with asyncio.TaskGroup() as group:
                 lives = [group.create_task(live(agent), name=agent.name) for agent in self.agents]
-                clean = group.create_task(self._release_strangers(left_over), name="release-strangers")
+                clean = group.create_task(self._clean_up(left_over), name="clean-up")
                 collect = group.create_task(CHILDREN.keep_collecting(), name="collect-adopted")
                 drain = group.create_task(self._drain(stop_agents=stop_agents), name="drain")
                 await asyncio.wait(lives)
@@ -120,25 +120,12 @@ class Sidecar:
             for agent in self.agents:
                 group.create_task(agent.drain(stop_agents=stop_agents, patience_s=self._settings.drain_s))
 
-    async def _release_strangers(self, left_over: list[Path]) -> None:
-        """Remove workspaces no journal knows: their assignments were settled when the last process ended."""
-        for home in left_over:
-            try:
-                await asyncio.to_thread(remove_home, home)
-            except (WorkspaceError, OSError, RecursionError) as fault:
-                log.warning("workspace_stays", home=home.name, reason=str(fault))
-        try:
-            workspaces = await self._workspaces.all()
-        except (WorkspaceError, OSError, RecursionError) as fault:
-            log.warning("workspaces_stay", reason=str(fault))
-            return
-        for workspace in workspaces:
-            key = Key(workspace.task, workspace.lease_epoch)
-            if all(agent.holder.holding(key) is None for agent in self.agents):
-                try:
-                    await self._workspaces.release(workspace)
-                except (WorkspaceError, OSError, RecursionError) as fault:
-                    log.warning("workspace_stays", task=key.task, reason=str(fault))
+    async def _clean_up(self, left_over: list[Path]) -> None:
+        def holds(key: Key) -> bool:
+            return any(agent.holder.holding(key) is not None for agent in self.agents)
+
+        await remove(left_over)
+        await release_strangers(self._workspaces, self._settings.state_dir / "agents", holds)
 
     def _agent(self, agent: AgentSettings, home: Path) -> Agent:
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -160,6 +147,7 @@ class Sidecar:
         allow = [*agent.env_allow, *runtime.passes]
         account = self._account
         tools = Tools(
+            agent=agent.id,
             workspaces=self._workspaces,
             runner=Runner(home / "runs", account),
             runtime=runtime,
@@ -246,16 +234,6 @@ def own_state(directory: Path) -> Iterator[str]:
         yield install_id(directory)
     finally:
         os.close(lock)
-
-
-def set_aside(work: Path) -> list[Path]:
-    """Rename the workspaces without a record, which nobody ever worked in, and return all that wait to be removed."""
-    homes = sorted(work.iterdir()) if work.is_dir() else []
-    for home in homes:
-        if not home.name.startswith(".") and not any(home.glob("*.json")):
-            with contextlib.suppress(OSError):
-                home.rename(work / f".{uuid.uuid4().hex}")
-    return sorted(work.glob(".*"))
 
 
 def install_id(directory: Path) -> str:

@@ -223,6 +223,18 @@ def live_keys(path: Path) -> frozenset[Key]:
     return frozenset(live)
 
 
+def read_journals(agents: Path) -> tuple[dict[str, frozenset[Key]], tuple[str, ...]]:
+    """What every agent beneath ``agents`` holds, configured or not, and what is wrong with journals that do not tell."""
+    held: dict[str, frozenset[Key]] = {}
+    faults: list[str] = []
+    for home in sorted(path for path in agents.glob("*") if path.is_dir()):
+        try:
+            held[home.name] = live_keys(home / "journal")
+        except JournalError as fault:
+            faults.append(str(fault))
+    return held, tuple(faults)
+
+
 def _whole(data: bytes, at: int = 0) -> Iterator[tuple[int, bytes]]:
     """The bodies of whole records with the offset after each, up to the first damage."""
     while at + _HEADER.size <= len(data):

@@ -14,7 +14,7 @@ from sidecar.workspace.workspaces import Workspace, WorkState
 class WorkspaceKeeper(Protocol):
     """What the work needs of :class:`sidecar.workspace.workspaces.Workspaces`; see there for the contract of each."""
 
-    async def prepare(self, spec: Spec) -> Workspace:
+    async def prepare(self, spec: Spec, agent: str) -> Workspace:
         """Make or find the workspace."""
         ...
 

@@ -46,8 +46,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tools:
-    """What the work of one agent is done with. ``environment`` makes the agent's from the workspace's part of it."""
+    """What the work of one ``agent`` is done with. ``environment`` makes the agent's from the workspace's part of it."""
 
+    agent: str = ""
     workspaces: WorkspaceKeeper
     runner: Runner
     runtime: Runtime
@@ -111,7 +112,8 @@ class Work:
         """Work until there is a result, or until the assignment is ready to be parked."""
         workspace: Workspace | None = None
         try:
-            workspace = await self._unless(self._stop_asked, self._tools.workspaces.prepare(self._spec))
+            preparing = self._tools.workspaces.prepare(self._spec, self._tools.agent)
+            workspace = await self._unless(self._stop_asked, preparing)
             result = await (self._check(workspace) if self._spec.check else self._pursue(workspace))
         except _StoppedError:
             result = self._result(rounds.stopped(self._held.stop), Delivered())

@@ -15,9 +15,9 @@ from pathlib import Path
 from hub.ids import LeaseEpoch, TaskId, task_ref
 from hub.wire.finding import Finding, fail, ok, warn
 from sidecar.core.records import Key
-from sidecar.journal import JournalError, live_keys
+from sidecar.journal import read_journals
 from sidecar.workspace.git import WorkspaceError
-from sidecar.workspace.workdir import Workspace, list_records
+from sidecar.workspace.workdir import Workspace, is_orphan, list_records
 
 NAMED = 5
 """How many of a kind a finding names; it counts all."""
@@ -56,12 +56,9 @@ def take_inventory(state_dir: Path) -> Inventory:
     except (WorkspaceError, OSError) as fault:
         workspaces = ()
         faults.append(str(fault))
-    held: dict[str, frozenset[Key]] = {}
-    for home in sorted(path for path in agents.glob("*") if path.is_dir()):
-        try:
-            held[home.name] = live_keys(home / "journal")
-        except JournalError as fault:
-            faults.append(str(fault))
+    held, unread = read_journals(agents)
+    faults += unread
+    faults += [f"{one.home} is the work of {one.agent}, which has no journal" for one in workspaces if is_orphan(one, held)]
     if not held and (runs or workspaces):
         faults.append(f"{agents} holds no journal, though there is work beside it")
     known = frozenset[Key]().union(*held.values())
@@ -105,7 +102,7 @@ def _journals(found: Inventory, configured: set[str]) -> Iterator[Finding]:
         yield fail(
             "journals",
             fault,
-            "restore the file, or delete its directory to give up what it held; until then nothing is removed",
+            "restore the file, or delete the directory to give up what it held; until then nothing is removed",
         )
     for copy in found.aside:
         yield warn("journals", f"a damaged journal is kept in {copy}", "look at it, then delete it")

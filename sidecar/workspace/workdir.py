@@ -13,6 +13,7 @@ import itertools
 import os
 import secrets
 import stat
+from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,7 +45,8 @@ class Workspace:
 
     ``path`` is its working directory. ``base_sha`` is the tip of the base branch at preparation (None: the repository is
     empty; of a ``check``: the first parent of the commit checked). ``start_sha`` is where HEAD stood when the workspace was
-    handed over. ``conflict``: merging the base into a rework left conflict marks in the tree.
+    handed over. ``conflict``: merging the base into a rework left conflict marks in the tree. ``agent``: whose lease it is,
+    empty where an earlier version did not write it down.
     """
 
     path: Path
@@ -56,6 +58,7 @@ class Workspace:
     start_sha: str | None = None
     conflict: bool = False
     check: bool = False
+    agent: str = ""
 
     @property
     def home(self) -> Path:
@@ -131,6 +134,11 @@ def list_records(root: Path) -> tuple[Workspace, ...]:
     """Every workspace beneath ``root`` that is complete, or whose removal is not."""
     files = sorted(file for name in (_RECORD, _REMOVING) for file in (root / "work").glob(f"*/{name}"))
     return tuple(workspace for workspace in map(_read, files) if workspace is not None)
+
+
+def is_orphan(workspace: Workspace, journals: Container[str]) -> bool:
+    """Whether nobody can tell if it is still needed: the journal of its agent is not among those that were read."""
+    return bool(workspace.agent) and workspace.agent not in journals
 
 
 def _read(file: Path) -> Workspace | None:

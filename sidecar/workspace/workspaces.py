@@ -79,8 +79,8 @@ class Workspaces:
         self._caches: dict[str, GitCache] = {}
         self._preparing: set[Path] = set()
 
-    async def prepare(self, spec: Spec) -> Workspace:
-        """The workspace of this lease, made now unless it already is: fetch, branch from the current base, check out.
+    async def prepare(self, spec: Spec, agent: str = "") -> Workspace:
+        """The workspace of this lease of ``agent``, made now unless it already is: fetch, branch from the current base, check out.
 
         A rework starts from the previous head with the base merged in (``conflict`` says that the tree holds the marks of a
         conflict, which is part of the task). A ``check`` gets exactly its commit. Codes: ``remote_unreachable``,
@@ -99,6 +99,7 @@ class Workspaces:
             lease_epoch=spec.lease_epoch,
             branch=assignment_branch(spec.task, spec.lease_epoch),
             check=spec.check is not None,
+            agent=agent,
         )
         self._preparing.add(home)
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -169,6 +170,8 @@ async def test_a_killed_sidecar_finds_its_running_agent_again_and_nothing_runs_t
     await house.agent_ran()
     await house.kill()
     assert len(house.processes()) == 1
+    record = house.home / "state" / "workspaces" / "work" / "t-1-1" / "workspace.json"
+    assert json.loads(record.read_text())["agent"] == "a"
     await house.start()
     hello = await house.hub.expect(frames.Hello, 2)
     assert [(item.task, item.phase) for item in hello.held] == [(1, Phase.WOKEN)]

@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 
 from hub.ids import LeaseEpoch, TaskId
-from sidecar.app import own_state, set_aside
+from sidecar.app import own_state
 from sidecar.core.records import Key
+from sidecar.remains import set_aside
 from sidecar.runs import sweep
 from sidecar.runs.clock import boot_us
 from sidecar.runs.run import Run, read_spool

@@ -54,7 +54,7 @@ class World:
         self.waiting = asyncio.Event()
 
     # workspaces
-    async def prepare(self, spec: Spec) -> Workspace:
+    async def prepare(self, spec: Spec, agent: str) -> Workspace:
         return Workspace(path=Path("/w"), task=KEY.task, lease_epoch=KEY.lease_epoch, branch="b", base_sha="c" * 40)
 
     def agent_env(self, workspace: Workspace) -> dict[str, str]:

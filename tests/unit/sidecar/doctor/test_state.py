@@ -33,10 +33,10 @@ def run(state: Path, agent: str, name: str) -> Path:
     return directory
 
 
-def workspace(state: Path, task: int, epoch: int) -> None:
+def workspace(state: Path, task: int, epoch: int, agent: str = "") -> None:
     home = state / "workspaces" / "work" / f"t-{task}-{epoch}"
     home.mkdir(parents=True)
-    write_record(Workspace(path=home / "tree", task=TaskId(task), lease_epoch=LeaseEpoch(epoch), branch="b"))
+    write_record(Workspace(path=home / "tree", task=TaskId(task), lease_epoch=LeaseEpoch(epoch), branch="b", agent=agent))
 
 
 def words(found: Inventory, *configured: str) -> dict[str, list[tuple[str, str]]]:
@@ -107,6 +107,17 @@ def test_with_anything_unreadable_nothing_counts_as_left_over(tmp_path: Path, da
     assert said["journals"].state is FindingState.FAIL
     assert not said["runs"].fixable
     assert not said["workspaces"].fixable
+
+
+def test_the_work_of_an_agent_whose_directory_is_gone_is_never_left_over(tmp_path: Path) -> None:
+    hold(tmp_path, "a")
+    workspace(tmp_path, 8, 1, "a")
+    assert [one.task for one in take_inventory(tmp_path).workspaces] == [8]
+    workspace(tmp_path, 9, 1, "b")
+    found = take_inventory(tmp_path)
+    assert found.workspaces == ()
+    assert not found.settled
+    assert "t-9-1 is the work of b, which has no journal" in words(found, "a")["journals"][0][1]
 
 
 def test_a_living_shim_is_told_and_a_running_sidecar_is_left_to_do_it(tmp_path: Path) -> None:
