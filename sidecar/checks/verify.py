@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import os
 import shlex
+import tempfile
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,13 +25,19 @@ from sidecar.core.prompt import shown
 from sidecar.runs.account import Account
 from sidecar.runs.process import run
 from sidecar.workspace.paths import NotPlainError, open_directory, read_plain
-from sidecar.workspace.workdir import WorkState
+from sidecar.workspace.workdir import WorkState, remove_tree
 
 OUTPUT_LIMIT_BYTES = 4096
 """How much of the end of a check's output is reported."""
 FEEDBACK_LIMIT_CHARS = 8192
 SCAN_LIMIT_BYTES = 4 * 1024 * 1024
 """Largest uncommitted file that is searched for secrets."""
+
+
+_ALWAYS: Final[Mapping[str, str]] = {
+    "PYTHONDONTWRITEBYTECODE": "1",  # checks must not make the tree dirty that they judge: it would end up in a salvage
+    "PYTHONNOUSERSITE": "1",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,15 +64,35 @@ async def verify(
     state: WorkState | None,
     account: Account | None = None,
 ) -> VerificationReport:
-    """Run all ``checks`` in ``workspace`` (a directory) with exactly the environment ``env``, commands as ``account``.
+    """Run all ``checks`` in ``workspace`` (a directory) with the environment ``env``, commands as ``account``.
+
+    Their ``HOME`` is an empty directory made beside the workspace and removed again: what an agent left in its own, such as a
+    ``usercustomize.py``, must not decide what passes.
 
     ``state`` is the workspace as inspected after the agent ended, None without a repository. The report passes if every check
     passed; with no checks it passes and says so by being empty. ``fix_rounds`` is the caller's to set.
     """
-    # Checks must not make the tree dirty that they judge: compiled files would end up in a salvage.
-    scene = _Scene(workspace, {**env, "PYTHONDONTWRITEBYTECODE": "1"}, state, account)
-    reports = tuple([await _check(scene, check) for check in checks])
+    with _home(workspace.parent, account) as home:
+        scene = _Scene(workspace, {**_without_homes(env), **_ALWAYS, "HOME": str(home)}, state, account)
+        reports = tuple([await _check(scene, check) for check in checks])
     return VerificationReport(passed=all(r.status in {CheckStatus.PASS, CheckStatus.SKIP} for r in reports), checks=reports)
+
+
+@contextlib.contextmanager
+def _home(beside: Path, account: Account | None) -> Iterator[Path]:
+    home = Path(tempfile.mkdtemp(prefix="checks-", dir=beside))
+    try:
+        if account is not None:
+            os.chown(home, account.uid, account.gid)
+        yield home
+    finally:
+        with contextlib.suppress(OSError):  # then it goes with the workspace
+            remove_tree(home)
+
+
+def _without_homes(env: Mapping[str, str]) -> dict[str, str]:
+    """The environment without what leads past ``HOME`` into the home of somebody."""
+    return {name: value for name, value in env.items() if not (name.startswith("XDG_") or name == "PYTHONUSERBASE")}
 
 
 def feedback(report: VerificationReport) -> str:

@@ -172,6 +172,16 @@ def remove_home(home: Path) -> None:
         raise WorkspaceError("not_removed", f"{home} cannot be removed: {fault}", retryable=True) from fault
 
 
+def remove_tree(place: Path) -> None:
+    """Remove a directory and all in it, as one of ours that others may have written in; raises OSError."""
+    directory = os.open(place, _DIRECTORY)
+    try:
+        _clear(directory, keep="")
+    finally:
+        os.close(directory)
+    place.rmdir()
+
+
 def _clear(top: int, keep: str) -> None:
     """Empty a directory but for one file.
 

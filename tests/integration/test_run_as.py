@@ -92,11 +92,14 @@ async def test_an_agent_of_a_root_sidecar_is_nobody_and_its_work_is_verified_and
             Verification(kind=VerificationKind.COMMAND_SUCCEEDS, argv=("sh", "-c", f"! cat {place}/token"), target="src"),
             Verification(kind=VerificationKind.COMMAND_SUCCEEDS, argv=("sh", "-c", "echo told > /dev/stderr")),
             Verification(kind=VerificationKind.COMMAND_SUCCEEDS, argv=("git", "status")),
+            Verification(
+                kind=VerificationKind.COMMAND_SUCCEEDS, argv=("sh", "-c", 'test -z "$(ls -A "$HOME")" && touch "$HOME/x"')
+            ),
         )
         await hub.assign(spec(remote, verification=checks))
         result = await hub.expect(frames.Result)
         assert result.outcome == "succeeded", result
-        assert [check.status for check in result.verification.checks] == ["pass"] * 4
+        assert [check.status for check in result.verification.checks] == ["pass"] * 5
         assert git("rev-parse", "agentcom/t-1/1", cwd=remote.path) == result.head_sha
         entry = pwd.getpwnam(NOBODY)
         shown = lambda path: git("show", f"agentcom/t-1/1:{path}", cwd=remote.path)  # noqa: E731

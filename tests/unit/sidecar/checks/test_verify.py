@@ -87,6 +87,32 @@ async def test_a_command_runs_in_the_directory_it_names_with_exactly_its_environ
         assert (await one(tmp_path, check(VerificationKind.COMMAND_SUCCEEDS, target, "true"))).status is CheckStatus.ERROR
 
 
+async def test_checks_have_an_empty_home_of_their_own_that_goes_with_them(tmp_path: Path) -> None:
+    """An agent's home is shared with later checks; what it leaves there must not run in them."""
+    workspace, home = tmp_path / "work" / "tree", tmp_path / "home"
+    workspace.mkdir(parents=True)
+    env = {**ENV, "HOME": str(home), "XDG_CONFIG_HOME": str(home), "PYTHONUSERBASE": str(home)}
+    asked = [command("sh", "-c", 'ls -A "$HOME"; env; echo kept > "$HOME/kept"'), command("sh", "-c", 'cat "$HOME/kept"')]
+    report = await verify(workspace, asked, env=env, state=None)
+    assert [check.status for check in report.checks] == [CheckStatus.PASS] * 2
+    said = report.checks[0].output
+    assert str(home) not in said
+    assert f"HOME={tmp_path / 'work'}" in said
+    assert "PYTHONNOUSERSITE=1" in said
+    assert "kept" not in said
+    assert [path.name for path in (tmp_path / "work").iterdir()] == ["tree"]
+
+
+async def test_a_usercustomize_that_an_agent_left_does_not_decide_what_passes(tmp_path: Path) -> None:
+    home, version = tmp_path / "home", f"python{sys.version_info.major}.{sys.version_info.minor}"
+    write(home, {f".local/lib/{version}/site-packages/usercustomize.py": "import os\nos._exit(0)\n"})
+    workspace = tmp_path / "work" / "tree"
+    workspace.mkdir(parents=True)
+    python = os.path.realpath(sys.executable)  # the interpreter of a virtual environment looks at no user's directory
+    subverted = await one(workspace, command(python, "-c", "raise SystemExit(1)"), env={**ENV, "HOME": str(home)})
+    assert subverted.status is CheckStatus.FAIL
+
+
 async def test_only_the_tail_of_the_output_is_kept_and_bad_bytes_are_replaced(tmp_path: Path) -> None:
     done = await one(tmp_path, command("sh", "-c", r"head -c 300000 /dev/zero | tr '\0' x; printf 'end\377'; echo err >&2"))
     assert done.status is CheckStatus.PASS
