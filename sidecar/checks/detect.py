@@ -1,4 +1,4 @@
-"""Recognise a project's test suite by its files. Blocking file I/O: call from a thread."""
+"""Recognise a project's test suite by its files, of which only plain ones count. Blocking file I/O: call from a thread."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from hub.ids import CheckStatus
+from sidecar.workspace.paths import NotPlainError, read_plain
 
 READ_LIMIT_BYTES = 256 * 1024
 
@@ -55,7 +56,7 @@ def _has_pytest(directory: Path) -> bool:
     if (directory / "pytest.ini").is_file() or (directory / "conftest.py").is_file():
         return True
     sections = {"pyproject.toml": r"^\[tool\.pytest", "tox.ini": r"^\[pytest\]", "setup.cfg": r"^\[tool:pytest\]"}
-    if any(re.search(pattern, _text(directory / name), re.MULTILINE) for name, pattern in sections.items()):
+    if any(re.search(pattern, _text(directory, name), re.MULTILINE) for name, pattern in sections.items()):
         return True
     places = (directory, directory / "tests", directory / "test")
     return any(next(place.glob(pattern), None) for place in places for pattern in ("test_*.py", "*_test.py"))
@@ -63,7 +64,7 @@ def _has_pytest(directory: Path) -> bool:
 
 def _has_npm(directory: Path) -> bool:
     try:
-        package = json.loads(_text(directory / "package.json"))
+        package = json.loads(_text(directory, "package.json"))
         script = package.get("scripts", {}).get("test", "")
     except (ValueError, AttributeError, RecursionError):
         return False
@@ -76,16 +77,13 @@ def _has_file(name: str) -> Callable[[Path], bool]:
 
 def _has_make(directory: Path) -> bool:
     names = ("GNUmakefile", "makefile", "Makefile")
-    return any(re.search(r"^test\s*:(?!=)", _text(directory / name), re.MULTILINE) for name in names)
+    return any(re.search(r"^test\s*:(?!=)", _text(directory, name), re.MULTILINE) for name in names)
 
 
-def _text(path: Path) -> str:
-    if not path.is_file():  # opening a fifo that an agent left here would wait for ever
-        return ""
-    try:
-        with path.open("rb") as file:
-            return file.read(READ_LIMIT_BYTES).decode(errors="replace")
-    except OSError:
+def _text(directory: Path, name: str) -> str:
+    try:  # a link may lead to a device that never answers, and to what the agent itself could not read
+        return read_plain(directory, (name,), READ_LIMIT_BYTES).decode(errors="replace")
+    except (OSError, NotPlainError):
         return ""
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from hub.ids import CheckStatus, VerificationKind
 from hub.wire.spec import CheckReport, Verification, VerificationReport
+from sidecar.checks.detect import detect_tests
 from sidecar.checks.leaks import leaks_in, leaks_in_patch
 from sidecar.checks.verify import FEEDBACK_LIMIT_CHARS, feedback, verify
 from sidecar.workspace.workdir import WorkState
@@ -160,6 +161,15 @@ async def test_a_fifo_left_in_place_of_a_project_file_does_not_hang(tmp_path: Pa
     for name in ("pyproject.toml", "package.json", "Makefile"):
         os.mkfifo(tmp_path / name)
     assert (await one(tmp_path, TESTS)).status is CheckStatus.ERROR
+
+
+@pytest.mark.parametrize(("name", "text"), [("Makefile", "test:\n\ttrue\n"), ("pyproject.toml", "[tool.pytest]\n")])
+def test_a_link_in_place_of_a_project_file_is_not_read(tmp_path: Path, name: str, text: str) -> None:
+    """It may lead to a device that never answers (/proc/kmsg), with rights the agent has not."""
+    write(tmp_path, {"aside": text})
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / name).symlink_to(tmp_path / "aside")
+    assert detect_tests(tmp_path / "work", os.defpath) is None
 
 
 async def test_file_exists_only_inside_the_workspace(tmp_path: Path) -> None:
