@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from urllib.parse import urlsplit, urlunsplit
 
 import httpx2
+
+from hub.wire.address import is_loopback
+from sidecar.hub import http_url
 
 TIMEOUT_S = 5.0
 """Shorter than a beat may stay unanswered: whoever waits for a body holds up the frames behind it."""
@@ -20,11 +22,14 @@ class BlobError(Exception):
 
 async def fetch(hub_url: str, token: str, sha256: str) -> bytes:
     """The body of that digest from the hub whose sidecars' socket is ``hub_url``; raises :class:`BlobError`."""
-    parts = urlsplit(hub_url)
-    address = urlunsplit(("https" if parts.scheme == "wss" else "http", parts.netloc, f"/api/v1/blobs/{sha256}", "", ""))
+    hub = http_url(hub_url)
     try:
-        async with httpx2.AsyncClient(timeout=TIMEOUT_S) as http:
-            answer = await http.get(address, headers={"Authorization": f"Bearer {token}"})
+        async with httpx2.AsyncClient(
+            timeout=TIMEOUT_S,
+            verify=httpx2.create_ssl_context(),
+            trust_env=not is_loopback(hub),  # no proxy is to see a token that does not leave this machine
+        ) as http:
+            answer = await http.get(f"{hub}/api/v1/blobs/{sha256}", headers={"Authorization": f"Bearer {token}"})
             answer.raise_for_status()
     except httpx2.HTTPError as fault:
         raise BlobError(f"{type(fault).__name__}: {fault}") from fault
