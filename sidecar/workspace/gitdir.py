@@ -13,12 +13,14 @@ from pathlib import Path
 
 from hub.wire.git import UnsafeNameError, check_ref_name
 from sidecar.workspace.git import WorkspaceError
-from sidecar.workspace.paths import NotPlainError, read_plain
+from sidecar.workspace.paths import NotPlainError, open_directory, read_plain
 
 REF_FILE_LIMIT_BYTES = 4096
 PACKED_REFS_LIMIT_BYTES = 16 * 1024 * 1024
 OBJECT_FILES_LIMIT = 1_000_000
 """Most files an agent may leave in its object directory."""
+OBJECT_DEPTH = 8
+"""Deepest directories in an object directory; git's own are two deep."""
 SYMREF_DEPTH = 5
 
 _SHA = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
@@ -66,11 +68,14 @@ def check_objects(tree: Path, cache_objects: Path) -> Path:
     alternates = _read(tree, (".git", "objects", "info", "alternates"), REF_FILE_LIMIT_BYTES)
     if alternates is not None and alternates.rstrip(b"\n") != os.fsencode(cache_objects):
         raise _unsafe("its alternates file was changed")
-    for count, entry in enumerate(_entries(objects)):
-        if not (entry.is_dir(follow_symlinks=False) or entry.is_file(follow_symlinks=False)):
-            raise _unsafe(f"{entry.name!r} is a link or a special file")
-        if count >= OBJECT_FILES_LIMIT:
-            raise _unsafe(f"it holds more than {OBJECT_FILES_LIMIT} files")
+    try:
+        for count, entry in enumerate(_entries(tree, (".git", "objects"))):
+            if not (entry.is_dir(follow_symlinks=False) or entry.is_file(follow_symlinks=False)):
+                raise _unsafe(f"{entry.name!r} is a link or a special file")
+            if count >= OBJECT_FILES_LIMIT:
+                raise _unsafe(f"it holds more than {OBJECT_FILES_LIMIT} files")
+    except OSError as fault:  # a directory became something else since it was listed
+        raise _unsafe(f"{fault.filename or 'a directory'}: {fault.strerror}") from None
     return objects
 
 
@@ -105,15 +110,18 @@ def _read(root: Path, parts: tuple[str, ...], limit_bytes: int) -> bytes | None:
     return data
 
 
-def _entries(directory: Path) -> Iterator[os.DirEntry[str]]:
-    """Everything beneath a directory, links not followed."""
-    stack = [str(directory)]
-    while stack:
-        with os.scandir(stack.pop()) as listing:
+def _entries(tree: Path, top: tuple[str, ...]) -> Iterator[os.DirEntry[str]]:
+    """Everything beneath a directory of the tree; no link is followed, nor one put there since its directory was listed."""
+    waiting = [top]
+    while waiting:
+        parts = waiting.pop()
+        if len(parts) - len(top) > OBJECT_DEPTH:
+            raise _unsafe("its directories are nested too deep")
+        with open_directory(tree, parts) as directory, os.scandir(directory) as listing:
             for entry in listing:
                 yield entry
                 if entry.is_dir(follow_symlinks=False):
-                    stack.append(entry.path)
+                    waiting.append((*parts, entry.name))
 
 
 def _is_directory(path: Path) -> bool:
