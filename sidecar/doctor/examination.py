@@ -11,6 +11,7 @@ from pathlib import Path
 from hub.wire.finding import Finding, fail, ok, warn
 from sidecar.doctor import hub as hub_side
 from sidecar.doctor import machine, state
+from sidecar.doctor.code import code
 from sidecar.hub import Hub
 from sidecar.runs.account import Account, AccountError, find_account, own_name
 from sidecar.settings import AgentSettings, Settings, SettingsError, load, read_token
@@ -28,17 +29,18 @@ def examine(config: Path) -> Iterator[Finding]:
             yield fail("settings", f"{config}: {line}", f"correct {config}; config/sidecar.toml explains every key")
         return
     yield ok("settings", f"{config}: {len(settings.agents)} agent{'s' * (len(settings.agents) != 1)}")
+    account = None
     try:
         account = find_account(settings.run_as)
     except AccountError as fault:
-        account = None
-        yield fail("user", str(fault), f"correct run_as in {config}")
+        yield fail("user", str(fault), f"correct run_as in {config}")  # what agents run is not looked at: as whom?
     else:
         yield user(settings, account)
         if account is not None:
+            yield code(account)
             yield machine.home(account)
-    for agent in settings.agents:
-        yield runtime(agent, account)
+        for agent in settings.agents:
+            yield runtime(agent, account)
     yield from _hub(settings)
     yield machine.disk(settings.state_dir)
     yield machine.state_directory(settings.state_dir)

@@ -63,7 +63,7 @@ def program(check: str, name: str, account: Account | None = None) -> Finding:
     """A program that agents run, by name or path; with ``account`` it must be that user's to run."""
     path = shutil.which(name)
     if path is None:
-        return fail(check, f"{name!r} was not found", "install it, or put its directory on the PATH")
+        return there(check, name)
     if account is not None and not _may_run(path, account):
         return fail(
             check,
@@ -72,6 +72,14 @@ def program(check: str, name: str, account: Account | None = None) -> Finding:
         )
     version = _says([path, "--version"], account) if Path(path).name in TELLS_ITS_VERSION else None
     return ok(check, f"{path}{f' ({version})' if version else ''}")
+
+
+def there(check: str, name: str) -> Finding:
+    """Whether a program is on this machine; it is not started, since it may be somebody else's."""
+    path = shutil.which(name)
+    if path is None:
+        return fail(check, f"{name!r} was not found", "install it, or put its directory on the PATH")
+    return ok(check, path)
 
 
 def home(account: Account) -> Finding:
@@ -154,9 +162,10 @@ def file_system(directory: Path) -> str:
 
 
 def _says(argv: list[str], account: Account | None = None) -> str | None:
-    """The first line a program prints; None when it does not run."""
+    """The first line a program prints; None when it does not run. As ``account`` it learns nothing of our environment."""
+    env = os.environ if account is None else {"PATH": os.environ.get("PATH", os.defpath), **account.environment}
     try:
-        command, env = as_account(account, argv, os.environ)
+        command, env = as_account(account, argv, env)
         done = subprocess.run(
             command, env=env, capture_output=True, text=True, errors="replace", timeout=ASK_S, check=False,
             stdin=subprocess.DEVNULL, cwd="/",

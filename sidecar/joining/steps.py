@@ -12,10 +12,12 @@ from hub.ids import FindingState
 from hub.wire.finding import Finding, fail, failures, ok
 from sidecar.doctor import hub as hub_side
 from sidecar.doctor import machine
+from sidecar.doctor.code import code
 from sidecar.doctor.state import take_inventory, user_of
 from sidecar.hub import Hub
 from sidecar.joining import user
 from sidecar.joining.configuration import configuration
+from sidecar.joining.plan import Plan
 from sidecar.joining.probe import Probe, ProbeError
 from sidecar.joining.registration import identity, registration
 from sidecar.joining.service import Service, ServiceError
@@ -26,16 +28,28 @@ AGENTS_HOME = Path("/var/lib/agentcom-agents")
 
 
 def checks(joining: Joining) -> Outcome:
-    """Whether this machine and the hub are fit for each other."""
+    """Whether this machine and the hub are fit for each other. What agents are started with is theirs: none of it runs here."""
     plan = joining.plan
+    if user.exists(plan.run_as) and (theirs := _code(plan)):
+        raise StepError(theirs)  # before anything of it runs
     with Hub(plan.url) as hub:
         findings = [machine.python(), machine.git()]
-        findings += [machine.program("runtime", program) for program in plan.programs]
+        look = machine.there if plan.run_as else machine.program
+        findings += [look("runtime", program) for program in plan.programs]
         findings += hub_side.reachable(hub)
     findings += [machine.disk(plan.state_dir), machine.state_directory(plan.state_dir), machine.linux(), *_other_hub(joining)]
     if failures(findings):
         raise StepError([finding for finding in findings if finding.state is not FindingState.OK])
     return Outcome("", tuple(findings))
+
+
+def _code(plan: Plan) -> list[Finding]:
+    """What the agents' user could change of what root runs; that user's faults are found when its step comes."""
+    try:
+        found = find_account(plan.run_as)
+    except AccountError:
+        return []
+    return [] if found is None else failures([code(found)])
 
 
 def _other_hub(joining: Joining) -> list[Finding]:
@@ -66,7 +80,9 @@ def account(joining: Joining) -> Outcome:
     except (user.UserError, AccountError) as fault:
         raise StepError([fail("user", str(fault), "make it by hand, or name another with --run-as")]) from fault
     if found is None:
-        return Outcome(f"this is {plan.run_as} already", skipped=True)
+        return _oneself(plan)
+    if theirs := _code(plan):
+        raise StepError(theirs)
     place = machine.existing(plan.state_dir.parent)
     findings = [machine.program("runtime", program, found) for program in plan.programs]
     findings.append(
@@ -78,6 +94,13 @@ def account(joining: Joining) -> Outcome:
     if failures(findings):
         raise StepError([finding for finding in findings if finding.state is not FindingState.OK])
     return Outcome(f"{found.name}{' (made)' if made else ''}, home {found.home}", tuple(findings))
+
+
+def _oneself(plan: Plan) -> Outcome:
+    findings = tuple(machine.program("runtime", program) for program in plan.programs)
+    if failures(findings):
+        raise StepError(failures(findings))
+    return Outcome(f"this is {plan.run_as} already", findings, skipped=True)
 
 
 def service(joining: Joining) -> Outcome:

@@ -158,6 +158,18 @@ def test_a_token_that_others_can_read_is_found_and_closed(config: Path) -> None:
     assert token.stat().st_mode & 0o777 == 0o600
 
 
+def test_without_the_agents_user_nothing_of_theirs_is_started(config: Path) -> None:
+    ran, program = config.parent / "ran", config.parent / "claude"
+    program.write_text(f"#!/bin/sh\ntouch {ran}\n")
+    program.chmod(0o755)
+    runtime = f'runtime = "command"\n[agents.command]\nargv = ["{program}", "{{prompt}}"]\n'
+    config.write_text('run_as = "no-such-user"\n' + config.read_text().replace('runtime = "mock"\n', runtime))
+    code, found, _ = doctor(config)
+    assert (code, found["user"]["state"]) == (6, "fail")
+    assert "runtime:a" not in found
+    assert not ran.exists()
+
+
 def test_a_faulty_configuration_is_a_finding_for_each_fault(config: Path) -> None:
     config.write_text(config.read_text().replace("token_file", "token_fiel") + 'runtim = "x"\n')
     code, found, _ = doctor(config)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import os
+import pwd
 import signal
 import tomllib
 from collections.abc import AsyncIterator, Iterator
@@ -19,7 +21,7 @@ from sidecar.core.records import Assigned
 from sidecar.doctor.state import user_of
 from sidecar.journal import Journal
 from tests.support.fleet import Fleet, wait_until
-from tests.support.newcomer import IS_ROOT, Newcomer, faults, open_directory
+from tests.support.newcomer import IS_ROOT, RUN_AS, Newcomer, faults, open_directory
 from tests.support.repos import git
 
 pytestmark = [pytest.mark.timeout(180), pytest.mark.asyncio(loop_scope="module")]
@@ -197,6 +199,36 @@ async def test_all_that_is_wrong_with_a_machine_is_listed_together_with_its_cure
     assert "connection refused" in found["hub"]["found"]
     assert all(finding["fix"] for finding in found.values())
     assert not machine.config.exists()
+
+
+@pytest.mark.skipif(not IS_ROOT, reason="only root changes users")
+async def test_what_agents_are_started_with_never_runs_as_root(fleet: Fleet, place: Path, machine: Newcomer) -> None:
+    ran, program = place / "ran", place / "claude"
+    ran.touch()
+    ran.chmod(0o666)
+    program.write_text(f'#!/bin/sh\necho "$(id -u) $AGENTCOM_PROBED" >> {ran}\n')
+    program.chmod(0o755)
+    machine.environ["AGENTCOM_PROBED"] = "a secret of root's environment"
+    joining = machine.joining("http://127.0.0.1:1", None, command=f"{program} {{prompt}}")
+    assert (await machine.say("join", *joining))[0] == 1
+    assert ran.read_text() == "", "nobody has to run it to know that it is there"
+    joining = machine.joining(fleet.url, await code(fleet), command=f"{program} {{prompt}}")
+    assert (await machine.say("join", *joining))[0] == 0
+    assert ran.read_text() == f"{pwd.getpwnam(RUN_AS).pw_uid} \n"
+
+
+@pytest.mark.skipif(not IS_ROOT, reason="only root changes users")
+async def test_root_runs_nothing_from_where_agents_may_write(place: Path, machine: Newcomer) -> None:
+    ran, open_bin = place / "ran-git", place / "open-bin"
+    open_bin.mkdir()
+    (open_bin / "git").write_text(f"#!/bin/sh\ntouch {ran}\n")
+    (open_bin / "git").chmod(0o755)
+    open_bin.chmod(0o777)
+    machine.environ["PATH"] = f"{open_bin}:{os.environ['PATH']}"
+    failed, said, _ = await machine.join("http://127.0.0.1:1", None)
+    assert failed == 1
+    assert [(finding["check"], str(open_bin) in finding["found"]) for finding in faults(said)] == [("code", True)]
+    assert not ran.exists()
 
 
 async def test_an_edited_configuration_is_kept_if_it_fits_and_refused_if_not(
