@@ -23,6 +23,7 @@ from random import Random
 import structlog
 
 from hub.wire import frames
+from sidecar import locks
 from sidecar.agent import Agent
 from sidecar.backoff import Reconnect, Refused
 from sidecar.checks.verify import verify
@@ -228,6 +229,7 @@ def own_state(directory: Path) -> Iterator[str]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as fault:
             raise StateInUseError(f"another sidecar uses {directory}") from fault
+        locks.sign(lock)
         swept = owned_by(directory)
         if swept.killed:
             log.warning("left_over_commands_killed", killed=swept.killed, remain=[process.pid for process in swept.survivors])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import sqlite3
@@ -44,12 +45,18 @@ def judge_pragmas(read: Mapping[str, tuple[str, str]]) -> Finding:
 
 
 def is_in_use(data_dir: Path) -> bool:
-    """Whether a hub process holds the lock of this directory's store; the kernel is asked, so that nobody's start is disturbed."""
-    lock, table = data_dir / f"{STORE_FILE}.lock", Path("/proc/locks")
-    if not lock.exists() or not table.exists():
+    """Whether a hub process holds the lock of this directory's store; the lock is tried for an instant, and not kept."""
+    try:
+        handle = os.open(data_dir / f"{STORE_FILE}.lock", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
         return False
-    inode = f":{lock.stat().st_ino}"
-    return any(words[1] == "FLOCK" and words[5].endswith(inode) for words in map(str.split, table.read_text().splitlines()))
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False
 
 
 def _sizes(path: Path) -> list[Finding]:

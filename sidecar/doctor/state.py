@@ -6,14 +6,13 @@ nothing counts as left over. Blocking file I/O; reading changes nothing.
 
 from __future__ import annotations
 
-import fcntl
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from hub.ids import LeaseEpoch, TaskId, task_ref
 from hub.wire.finding import Finding, fail, ok, warn
+from sidecar import locks
 from sidecar.core.records import Key
 from sidecar.journal import read_journals
 from sidecar.workspace.git import WorkspaceError
@@ -73,8 +72,8 @@ def take_inventory(state_dir: Path) -> Inventory:
 
 
 def user_of(state_dir: Path) -> int | None:
-    """The pid of the process that holds the directory's lock (0: it is held, by somebody unnamed); None when it is free."""
-    return _holder(state_dir / "lock")
+    """The pid of the process that holds the directory's lock (0: it is held, nobody can say by whom); None when it is free."""
+    return locks.holder(state_dir / "lock")
 
 
 def findings(found: Inventory, configured: set[str]) -> Iterator[Finding]:
@@ -83,7 +82,7 @@ def findings(found: Inventory, configured: set[str]) -> Iterator[Finding]:
     yield _left_over(
         "runs",
         [
-            f"{run.parent.parent.name}/{run.name}{' (its shim lives)' if _holder(run / 'lock') is not None else ''}"
+            f"{run.parent.parent.name}/{run.name}{' (its shim lives)' if locks.is_held(run / 'lock') else ''}"
             for run in found.runs
         ],
         "runs that no journal knows",
@@ -143,32 +142,3 @@ def _key_of(run: Path) -> Key | None:
     task, _, rest = run.name.partition("-")
     epoch = rest.partition("-")[0]
     return Key(TaskId(int(task)), LeaseEpoch(int(epoch))) if task.isdecimal() and epoch.isdecimal() else None
-
-
-def _holder(lock: Path) -> int | None:
-    """Who holds a flock, without waiting for it or keeping it."""
-    try:
-        handle = os.open(lock, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return None
-    try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return _pid_in_kernel_list(handle)
-    else:
-        return None
-    finally:
-        os.close(handle)
-
-
-def _pid_in_kernel_list(handle: int) -> int:
-    """``/proc/locks``: ``n: FLOCK ADVISORY WRITE pid major:minor:inode start end``."""
-    inode = f":{os.fstat(handle).st_ino}"
-    try:
-        lines = Path("/proc/locks").read_text().splitlines()
-    except OSError:
-        return 0
-    for fields in map(str.split, lines):
-        if len(fields) > 5 and fields[1] == "FLOCK" and fields[5].endswith(inode):
-            return max(0, int(fields[4]))
-    return 0

@@ -84,12 +84,21 @@ def _end(leaving: Leaving, pid: int) -> None:
     if not pid:
         raise StepError([fail("sidecar", "one runs here, and nobody says which process it is", "stop it, and leave again")])
     with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGTERM)
+        _ask_to_end(leaving, pid)
     give_up = time.monotonic() + leaving.settings.drain_s + DRAIN_EXTRA_S
     while user_of(leaving.state_dir) is not None:
         if time.monotonic() > give_up:
             raise StepError([fail("sidecar", f"it does not end (pid {pid})", f"kill {pid}, and leave again")])
         time.sleep(LOOK_S)
+
+
+def _ask_to_end(leaving: Leaving, pid: int) -> None:
+    handle = os.pidfd_open(pid)
+    try:
+        if user_of(leaving.state_dir) == pid:  # still: from here on the handle is this process, and never another one
+            signal.pidfd_send_signal(handle, signal.SIGTERM)
+    finally:
+        os.close(handle)
 
 
 async def stop_runs(leaving: Leaving) -> str:

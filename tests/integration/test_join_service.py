@@ -20,6 +20,7 @@ from sidecar.joining.service import Service, ServiceError
 from sidecar.joining.step import Joining, StepError
 from sidecar.joining.steps import service, start
 from sidecar.joining.unit import Unit
+from sidecar.runs.clock import boot_name
 from sidecar.settings import Settings
 
 
@@ -108,6 +109,24 @@ def test_leaving_stops_and_removes_the_unit_that_join_wrote_and_no_other(joining
         mine.path.write_text("[Service]\nExecStart=/mine\n")
         assert leaving.stop(order) == "no sidecar was running"
     assert mine.path.exists(), "somebody's own"
+
+
+def test_leaving_signals_nobody_whom_the_lock_does_not_name_for_certain(joining: Joining, tmp_path: Path) -> None:
+    with subprocess.Popen(["sleep", "60"]) as bystander:
+        lock = joining.plan.state_dir / "lock"
+        handle = os.open(lock, os.O_RDWR | os.O_CREAT)
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        lock.write_text(f"{bystander.pid} 1 {boot_name()}")  # the number of a process that ended, used again
+        settings = Settings.model_validate(
+            {"hub_url": "ws://h/ws", "state_dir": joining.plan.state_dir, "agents": [{"id": "m1-1", "runtime": "mock"}]}
+        )
+        try:
+            with pytest.raises(StepError, match="nobody says which"):
+                leaving.stop(Leaving(settings, tmp_path / "sidecar.toml"))
+            assert bystander.poll() is None
+        finally:
+            os.close(handle)
+            bystander.kill()
 
 
 def test_without_systemctl_the_failure_says_so(joining: Joining, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ async def test_an_open_store_reads_its_settings_back(tmp_path: Path) -> None:
         await store.close()
 
 
-async def test_whether_a_hub_has_it_open_is_known_without_touching_its_lock(tmp_path: Path) -> None:
+async def test_whether_a_hub_has_it_open_is_known_and_asking_does_not_take_its_lock(tmp_path: Path) -> None:
     assert not doctor.is_in_use(tmp_path)
     store = await SqliteStore.open(tmp_path / "hub.db")
     try:
@@ -34,6 +34,7 @@ async def test_whether_a_hub_has_it_open_is_known_without_touching_its_lock(tmp_
     finally:
         await store.close()
     assert not doctor.is_in_use(tmp_path)
+    await (await SqliteStore.open(tmp_path / "hub.db")).close()
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from hub.ids import FindingState, LeaseEpoch, TaskId
 from sidecar.core.records import Assigned, Key, Removed
 from sidecar.doctor.state import Inventory, findings, take_inventory
 from sidecar.journal import Journal, JournalError, live_keys
+from sidecar.locks import sign
 from sidecar.workspace.workdir import Workspace, write_record
 
 
@@ -130,6 +131,7 @@ def test_a_living_shim_is_told_and_a_running_sidecar_is_left_to_do_it(tmp_path: 
             ("warn", "1 runs that no journal knows: a/3-1-0 (its shim lives)")
         ]
         fcntl.flock(handles[1], fcntl.LOCK_EX)
+        sign(handles[1])
         found = take_inventory(tmp_path)
         assert found.running == os.getpid()
         assert not next(finding for finding in findings(found, {"a"}) if finding.check == "runs").fixable
