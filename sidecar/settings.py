@@ -146,9 +146,15 @@ def default_file() -> Path:
 
 
 def load(path: Path) -> Settings:
-    """Read a file; raises :class:`SettingsError` with all its faults. Relative paths in it start at its directory."""
+    """Read a file; raises :class:`SettingsError` with all its faults. Relative paths in it start at its directory.
+
+    It names programs to start and files to write: root takes it from root alone.
+    """
     try:
-        data = tomllib.loads(path.read_text())
+        with path.open(encoding="utf-8") as file:
+            if foreign := _foreign(path, os.fstat(file.fileno())):
+                raise SettingsError(path, [foreign])
+            data = tomllib.loads(file.read())
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as fault:
         raise SettingsError(path, [str(fault)]) from fault
     base = path.resolve().parent
@@ -157,6 +163,19 @@ def load(path: Path) -> Settings:
     except ValidationError as fault:
         raise SettingsError(path, [_explain(error) for error in fault.errors()]) from None
     return settings
+
+
+def _foreign(path: Path, file: os.stat_result) -> str | None:
+    """Why root must not do what an open file says."""
+    if os.geteuid() != 0:
+        return None
+    if file.st_uid != 0:
+        return f"it is another user's (uid {file.st_uid}) and root does what it says; look at it, then: chown root {path}"
+    return (
+        f"others may write to it and root does what it says; look at it, then: chmod go-w {path}"
+        if file.st_mode & 0o022
+        else None
+    )
 
 
 def account_faults(settings: Settings) -> list[str]:
@@ -185,9 +204,10 @@ def read_token(settings: Settings, agent: AgentSettings, environ: Mapping[str, s
             return token
         raise SettingsError(Path(agent.id), [f"no token: set token_file, or {TOKEN_VARIABLE} in the environment"])
     try:
-        if stat.S_IMODE(path.stat().st_mode) & 0o077:
-            raise SettingsError(path, [f"others can read the token; run: chmod 600 {path}"])
-        token = path.read_text().strip()
+        with path.open(encoding="utf-8") as file:
+            if stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o077:
+                raise SettingsError(path, [f"others can read the token; run: chmod 600 {path}"])
+            token = file.read().strip()
     except (OSError, UnicodeDecodeError) as fault:
         raise SettingsError(path, [f"cannot read the token: {fault}"]) from fault
     if not token:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ from hub.wire.finding import Finding, fail, ok, warn
 from sidecar.doctor import hub as hub_side
 from sidecar.doctor import machine, state
 from sidecar.doctor.code import code
+from sidecar.doctor.repair import is_open_token
 from sidecar.hub import Hub
 from sidecar.runs.account import Account, AccountError, find_account, own_name
 from sidecar.settings import AgentSettings, Settings, SettingsError, load, read_token
@@ -83,7 +83,7 @@ def _hub(settings: Settings) -> Iterator[Finding]:
             by_token.setdefault(read_token(settings, agent), []).append(agent.id)
         except SettingsError as fault:
             file = agent.token_file or settings.token_file
-            loose = file is not None and file.is_file() and bool(stat.S_IMODE(file.stat().st_mode) & 0o077)
+            loose = file is not None and is_open_token(file)
             cure = f"chmod 600 {file}" if loose else "join again: agentcom join; or write the token there, mode 0600"
             without[str(fault)] = fail("token", "; ".join(fault.faults), cure, fixable=loose)
     yield from without.values()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import stat
 from pathlib import Path
 
@@ -16,11 +18,29 @@ def close_tokens(settings: Settings) -> list[str]:
     """Make token files their owner's alone; what was done, in words."""
     files = {agent.token_file or settings.token_file for agent in settings.agents}
     done = []
-    for file in sorted(file for file in files if file is not None and file.is_file()):
-        if stat.S_IMODE(file.stat().st_mode) & 0o077:
-            file.chmod(0o600)
-            done.append(f"closed {file} to others")
+    for file in sorted(file for file in files if file is not None and is_open_token(file)):
+        with contextlib.suppress(OSError):  # gone, or another's: the examination says so
+            handle = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            try:
+                if _is_open(os.fstat(handle)):
+                    os.fchmod(handle, 0o600)
+                    done.append(f"closed {file} to others")
+            finally:
+                os.close(handle)
     return done
+
+
+def is_open_token(file: Path) -> bool:
+    """Whether :func:`close_tokens` would close it: a file of this user's own, by its one name, that others can get at."""
+    try:
+        return _is_open(file.lstat())
+    except OSError:
+        return False
+
+
+def _is_open(found: os.stat_result) -> bool:
+    mine = stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid() and found.st_nlink == 1
+    return mine and bool(stat.S_IMODE(found.st_mode) & 0o077)
 
 
 async def remove_left_overs(settings: Settings) -> list[str]:

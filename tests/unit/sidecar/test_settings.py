@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from sidecar.app import make_runtime
 from sidecar.settings import Settings, SettingsError, load, missing_programs, read_token
+from tests.support.newcomer import IS_ROOT
 
 REPO = Path(__file__).parents[3]
 MINIMAL = 'hub_url = "ws://h:1/ws"\n[[agents]]\nid = "a"\nruntime = "mock"\n'
@@ -125,3 +127,20 @@ def test_a_program_that_is_not_there_is_found_before_any_task_is_lost(tmp_path: 
     (fault,) = missing_programs(Settings.model_validate({"hub_url": "ws://h/ws", "agents": agents}))
     assert "no-such-program-anywhere" in fault
     assert "gone" in fault
+
+
+@pytest.mark.skipif(not IS_ROOT, reason="only root changes users")
+@pytest.mark.parametrize(
+    ("owner", "mode", "cure"), [(65534, 0o644, "chown root"), (0, 0o664, "chmod go-w"), (0, 0o646, "chmod go-w")]
+)
+def test_root_takes_no_configuration_that_somebody_else_may_have_written(
+    tmp_path: Path, owner: int, mode: int, cure: str
+) -> None:
+    path = written(tmp_path, MINIMAL)
+    load(path)
+    os.chown(path, owner, 0)
+    path.chmod(mode)
+    with pytest.raises(SettingsError) as refused:
+        load(path)
+    assert cure in refused.value.faults[0]
+    assert str(path) in refused.value.faults[0]
