@@ -23,6 +23,7 @@ from sidecar.backoff import FIRST_S
 from sidecar.runs.account import AccountError, find_account
 from sidecar.runtimes.command import SuccessRule, template_faults
 
+DRAIN_S = 10.0
 ROOT_CONFIG = Path("/etc/agentcom")
 TOKEN_VARIABLE = "AGENTCOM_TOKEN"  # noqa: S105  the variable's name
 
@@ -126,7 +127,7 @@ class Settings(_Settings):
     run_as: str = ""
     reconnect_first_s: Annotated[float, Field(ge=0, le=60)] = FIRST_S
     stop_grace_s: Annotated[float, Field(ge=0, le=60)] = 5.0
-    drain_s: Annotated[float, Field(ge=0, le=600)] = 10.0
+    drain_s: Annotated[float, Field(ge=0, le=600)] = DRAIN_S
     repos: dict[str, str] = {}
     git: GitSettings = GitSettings()
     log: LogSettings = LogSettings()

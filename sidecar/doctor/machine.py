@@ -15,6 +15,7 @@ from pathlib import Path
 from hub.wire.finding import Finding, fail, ok, warn
 from sidecar.runs import sweep
 from sidecar.runs.account import Account, as_account, own_name
+from sidecar.workspace.premises import state_faults
 
 PYTHON = (3, 11)
 GIT = (2, 38)
@@ -102,9 +103,15 @@ def disk(directory: Path) -> Finding:
 
 
 def state_directory(directory: Path) -> Finding:
-    """Whether the state can live there: written by us, on a file system of this machine."""
+    """Whether the state can live there: ours alone, written by us, on a file system of this machine."""
     place = existing(directory)
     try:
+        if faults := state_faults(directory):
+            return fail(
+                "state_dir",
+                f"{directory}: {'; '.join(faults)}",
+                "name another directory: --state-dir, or state_dir in the file",
+            )
         with tempfile.TemporaryFile(dir=place) as probe:
             probe.write(b"x")
             os.fsync(probe.fileno())

@@ -28,7 +28,7 @@ from sidecar.joining.running import Running
 from sidecar.joining.service import Service
 from sidecar.joining.step import Joining, StepError
 from sidecar.joining.steps import STEPS
-from sidecar.settings import SettingsError, default_file, load
+from sidecar.settings import SettingsError, default_file
 
 T = TypeVar("T")
 
@@ -151,6 +151,9 @@ def _finish(plan: Plan, report: Report) -> None:
 
 def leave(
     config: Config = None,
+    state_dir: Annotated[
+        Path | None, typer.Option("--state-dir", metavar="DIR", help="Where join kept its state, if there is no configuration.")
+    ] = None,
     now: Annotated[
         bool, typer.Option("--now", help="Also while agents work: they are stopped, their tasks go to others.")
     ] = False,
@@ -166,17 +169,22 @@ def leave(
     Example: agentcom leave
     """
     logs.configure("error", "auto")
-    file = (config or default_file()).expanduser().absolute()
+    file = config.expanduser().absolute() if config is not None else None
+    place = state_dir.expanduser().absolute() if state_dir is not None else None
     try:
-        settings = load(file)
+        order = going.find(file, place, _state_dir(), now=now, purge=purge)
     except SettingsError as fault:
+        file = file or default_file()
         terminal.complain(
             fault.code, [(line, f"correct {file}, or name another with --config") for line in fault.faults], as_json=json
         )
         raise typer.Exit(USAGE) from None
     report = Report(5, as_json=json)
-    order = Leaving(settings, file, now=now, purge=purge)
-    said = _orderly(settings.state_dir, lambda: _leave(order, report), as_json=json)
+    if order is None:
+        nothing = f"nothing to leave: there is no {file or default_file()}, and nothing of a join in {place or _state_dir()}"
+        report.end([("left", nothing)], left=True, said=[nothing])
+        return
+    said = _orderly(order.state_dir, lambda: _leave(order, report), as_json=json)
     report.end([("left", "this machine is no part of the hub any more")], left=True, said=said)
 
 
@@ -188,6 +196,7 @@ def _leave(order: Leaving, report: Report) -> list[str]:
         title = "stop"
         report.step(title, "ok", going.stop(order))
         title = "runs"
+        going.check_again(order)
         report.step(title, "ok", asyncio.run(going.stop_runs(order)))
         title = "hub"
         detail, finding = going.tell_hub(order)
@@ -220,17 +229,20 @@ def _orderly(state_dir: Path, work: Callable[[], T], *, as_json: bool) -> T:
 
 
 def _facts() -> Facts:
-    root = os.geteuid() == 0
     return Facts(
-        root=root,
+        root=os.geteuid() == 0,
         hostname=platform.node(),
         python=sys.executable,
         home=Path.home(),
         config=default_file(),
-        state_dir=ROOT_STATE if root else Path(platformdirs.user_state_dir("agentcom")) / "sidecar",
+        state_dir=_state_dir(),
         systemd=service.is_running(),
         environ=os.environ,
     )
+
+
+def _state_dir() -> Path:
+    return ROOT_STATE if os.geteuid() == 0 else Path(platformdirs.user_state_dir("agentcom")) / "sidecar"
 
 
 def _agentcom(plan: Plan) -> str:

@@ -25,35 +25,69 @@ from sidecar.joining.service import Service, ServiceError
 from sidecar.joining.step import StepError, read_text
 from sidecar.joining.unit import HEAD
 from sidecar.runs.runner import Runner
-from sidecar.settings import Settings
+from sidecar.settings import DRAIN_S, SettingsError, default_file, load
+from sidecar.workspace.premises import OWN_FILES, state_faults
 
 DRAIN_EXTRA_S = 20.0
 """How much longer than its own patience a draining sidecar is waited for."""
 LOOK_S = 0.1
+JOINED = ("token", "secret", "join.json", "join.log")
+"""What joining keeps in the state directory, beside what any sidecar does."""
 SALVAGE = "refs/agentcom/salvage/"
 
 
 @dataclass(frozen=True, slots=True)
 class Leaving:
-    """One ``leave``. ``now``: what is still being worked on is stopped; ``purge``: the state goes, too, if nothing waits in it."""
+    """One ``leave``. ``now``: what is still being worked on is stopped; ``purge``: the state goes, too, if nothing waits in it.
 
-    settings: Settings
+    ``config`` need not be there any more, or yet; ``drain_s`` is how long the sidecar may take to end.
+    """
+
+    state_dir: Path
     config: Path
+    drain_s: float = DRAIN_S
     now: bool = False
     purge: bool = False
 
-    @property
-    def state_dir(self) -> Path:
-        """What the sidecar kept."""
-        return self.settings.state_dir
+
+def find(config: Path | None, place: Path | None, default_place: Path, *, now: bool, purge: bool) -> Leaving | None:
+    """What there is to leave: by the file, or without one by what ``join`` kept in its state; None when that is nothing.
+
+    ``config`` and ``place`` (of the state) are what was asked for, None for the default. Raises :class:`SettingsError`.
+    """
+    file, state_dir = config or default_file(), place or default_place
+    known = progress.read(state_dir / "join.json")
+    if not file.exists() and known is not None and Path(known.config) != file:
+        if config is not None:
+            raise SettingsError(file, [f"there is no such file; {state_dir} was joined with {known.config}"])
+        file = Path(known.config)
+    if file.exists():
+        settings = load(file)
+        if place not in (None, settings.state_dir):
+            raise SettingsError(file, [f"its state_dir is {settings.state_dir}, not {place}"])
+        return Leaving(settings.state_dir, file, settings.drain_s, now, purge)
+    kept = any((state_dir / name).exists() for name in (*JOINED, *(("install_id",) if purge else ())))
+    return Leaving(state_dir, file, now=now, purge=purge) if kept else None
 
 
 def check(leaving: Leaving) -> None:
     """Refuse, before anything is changed, to go while work is unsettled; raises :class:`StepError`."""
+    if faults := state_faults(leaving.state_dir):
+        cure = f"correct state_dir in {leaving.config}, or look at what is there"
+        raise StepError([fail("state_dir", f"{leaving.state_dir}: {fault}", cure) for fault in faults])
+    _refuse_unsettled(leaving, "wait until it is done")
+
+
+def check_again(leaving: Leaving) -> None:
+    """The same once nothing can take on more: what came in between is not stopped unsaid."""
+    _refuse_unsettled(leaving, "join again, which starts the sidecar, and wait until it is done")
+
+
+def _refuse_unsettled(leaving: Leaving, wait: str) -> None:
     found = take_inventory(leaving.state_dir)
     if leaving.now or found.settled:
         return
-    cure = "wait until it is done; or leave --now, which stops it: the hub gives it to others, what was made stays in the state directory"
+    cure = f"{wait}; or leave --now, which stops it: the hub gives it to others, what was made stays in the state directory"
     raise StepError([fail("unsettled", what, cure) for what in _unsettled(found)])
 
 
@@ -85,7 +119,7 @@ def _end(leaving: Leaving, pid: int) -> None:
         raise StepError([fail("sidecar", "one runs here, and nobody says which process it is", "stop it, and leave again")])
     with contextlib.suppress(ProcessLookupError):
         _ask_to_end(leaving, pid)
-    give_up = time.monotonic() + leaving.settings.drain_s + DRAIN_EXTRA_S
+    give_up = time.monotonic() + leaving.drain_s + DRAIN_EXTRA_S
     while user_of(leaving.state_dir) is not None:
         if time.monotonic() > give_up:
             raise StepError([fail("sidecar", f"it does not end (pid {pid})", f"kill {pid}, and leave again")])
@@ -129,18 +163,23 @@ def tell_hub(leaving: Leaving) -> tuple[str, Finding | None]:
 
 
 def remove(leaving: Leaving) -> list[str]:
-    """Remove what ``join`` made, and with ``purge`` the state; what stays, and why, in words."""
+    """Remove what ``join`` made, and with ``purge`` the state; what stays, and why, in words.
+
+    The file goes last: with it a ``leave`` that is killed goes on when it is called again.
+    """
     said = []
     known = progress.read(leaving.state_dir / "join.json")
-    for name in ("token", "secret", "join.json", "join.log"):
+    for name in JOINED:
         (leaving.state_dir / name).unlink(missing_ok=True)
     said.append(f"removed the token in {leaving.state_dir}")
-    if is_sealed(read_text(leaving.config) or ""):
+    said += _remove_state(leaving)
+    if not leaving.config.exists():
+        pass
+    elif is_sealed(read_text(leaving.config) or ""):
         leaving.config.unlink()
         said.append(f"removed {leaving.config}")
     else:
         said.append(f"kept {leaving.config}, which was edited or is none of join's")
-    said += _remove_state(leaving)
     if known is not None and known.user:
         said.append(f"kept the user {known.user} and its home; to remove both: userdel --remove {known.user}")
     return said
@@ -154,7 +193,21 @@ def _remove_state(leaving: Leaving) -> list[str]:
         return [*why, f"  to give that up: rm -r {place}"] if leaving.purge else why
     if not leaving.purge:
         return [f"kept {place}: caches, and the identity of this installation, for a later join; to remove it: rm -r {place}"]
-    shutil.rmtree(place)
+    return _purge(place)
+
+
+def _purge(place: Path) -> list[str]:
+    """Remove what sidecar and join keep there, by name; what else somebody has put there stays."""
+    for name in ("agents", "workspaces"):
+        if (place / name).is_dir():
+            shutil.rmtree(place / name)
+    for name in OWN_FILES:
+        for file in (place / name, place / f".{name}.new"):
+            file.unlink(missing_ok=True)
+    others = sorted(path.name for path in place.iterdir())
+    if others:
+        return [f"kept {place}, emptied of what was the sidecar's: it also holds {', '.join(others)[:500]}"]
+    place.rmdir()
     return [f"removed {place}"]
 
 

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from sidecar.files import write_durably
+from sidecar.workspace.premises import state_faults
 
 VERSION = 1
 
@@ -56,9 +57,12 @@ def write(path: Path, progress: Progress) -> None:
 def alone(state_dir: Path) -> Iterator[None]:
     """Be the only one who joins or leaves with this state directory, which is made; raises :class:`InUse`.
 
-    Where it cannot be made nobody can join either: the first step says why.
+    Where it cannot be made, or is somebody else's, nobody can join either: the first step says why.
     """
     try:
+        if state_faults(state_dir):
+            yield
+            return
         state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = os.open(state_dir / "join.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError:

@@ -17,6 +17,7 @@ from sidecar.joining import progress
 from sidecar.joining.plan import Plan
 from sidecar.joining.progress import Progress
 from sidecar.joining.step import Joining, Outcome, StepError, read_text
+from sidecar.workspace.premises import OWN_FILES
 
 TOKEN = re.compile(r"ac_([0-9a-f]{8})_([A-Za-z0-9_-]{43})")
 NEW_CODE = "make a new code on the hub: agentcom enrol create"
@@ -26,8 +27,8 @@ VERSIONS = "update the hub, or this machine, to the same version"
 def identity(joining: Joining) -> Outcome:
     """Who this installation is, and the secret that proves it: made once, and it never leaves this machine."""
     plan = joining.plan
-    for torn in plan.state_dir.glob(".*.new"):  # a join was killed while it wrote
-        torn.unlink()
+    for name in OWN_FILES:  # a join was killed while it wrote
+        (plan.state_dir / f".{name}.new").unlink(missing_ok=True)
     known = install_id(plan.state_dir)
     if not TOKEN.fullmatch(joining.token) and not (read_text(plan.secret_file) or "").strip():
         write_durably(plan.secret_file, secrets.token_urlsafe(32))

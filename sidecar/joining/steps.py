@@ -23,6 +23,7 @@ from sidecar.joining.registration import identity, registration
 from sidecar.joining.service import Service, ServiceError
 from sidecar.joining.step import Joining, Outcome, StepError
 from sidecar.runs.account import AccountError, find_account
+from sidecar.settings import SettingsError, load
 
 AGENTS_HOME = Path("/var/lib/agentcom-agents")
 
@@ -37,7 +38,9 @@ def checks(joining: Joining) -> Outcome:
         look = machine.there if plan.run_as else machine.program
         findings += [look("runtime", program) for program in plan.programs]
         findings += hub_side.reachable(hub)
-    findings += [machine.disk(plan.state_dir), machine.state_directory(plan.state_dir), machine.linux(), *_other_hub(joining)]
+    place = machine.state_directory(plan.state_dir)
+    findings += [machine.disk(plan.state_dir), place, machine.linux(), *_other_state(plan)]
+    findings += _other_hub(joining) if place.state is FindingState.OK else []
     if failures(findings):
         raise StepError([finding for finding in findings if finding.state is not FindingState.OK])
     return Outcome("", tuple(findings))
@@ -64,6 +67,18 @@ def _other_hub(joining: Joining) -> list[Finding]:
             "agentcom leave first, or another --state-dir",
         )
     ]
+
+
+def _other_state(plan: Plan) -> list[Finding]:
+    """A file that another join wrote, or a person, goes on to name the state it names; its other faults have a step of their own."""
+    try:
+        there = load(plan.config).state_dir
+    except SettingsError:
+        return []
+    if there == plan.state_dir:
+        return []
+    cure = f"go on with that: --state-dir {there}; or name another file with --config; or agentcom leave first"
+    return [fail("configuration", f"{plan.config} is that of {there}, not of {plan.state_dir}", cure)]
 
 
 def account(joining: Joining) -> Outcome:

@@ -348,6 +348,83 @@ async def test_salvaged_work_is_never_removed(fleet: Fleet, machine: Newcomer) -
     assert any("salvaged work refs/agentcom/salvage/t-1/1" in line for line in said[-1]["said"])
 
 
+async def test_purging_removes_only_what_the_sidecar_made(fleet: Fleet, machine: Newcomer) -> None:
+    assert (await machine.join(fleet.url, await code(fleet)))[0] == 0
+    for name in ("notes.txt", ".draft.new"):
+        (machine.state / name).write_text("precious")
+        (machine.state / name).chmod(0o644)
+    assert (await machine.join(fleet.url, None))[0] == 0
+    left, said, _ = await machine.leave("--purge")
+    assert left == 0
+    assert {path.name: path.stat().st_mode & 0o777 for path in machine.state.iterdir()} == {
+        "notes.txt": 0o644,
+        ".draft.new": 0o644,
+    }
+    assert any("also holds .draft.new, notes.txt" in line for line in said[-1]["said"])
+
+
+async def test_a_directory_with_other_things_is_neither_joined_nor_left_nor_changed(place: Path, machine: Newcomer) -> None:
+    machine.state.mkdir(parents=True)
+    for name in ("token", "join.json", ".draft.new"):
+        (machine.state / name).write_text("precious")
+        (machine.state / name).chmod(0o644)
+    failed, said, _ = await machine.join("http://127.0.0.1:1", None)
+    assert failed == 1
+    assert "no install_id, and holds join.json, token" in next(f["found"] for f in faults(said) if f["check"] == "state_dir")
+    machine.config.write_text(
+        f'hub_url = "ws://127.0.0.1:1/ws"\nstate_dir = "{machine.state}"\n[[agents]]\nid = "a"\nruntime = "mock"\n'
+    )
+    failed, said, _ = await machine.leave("--purge", "--now")
+    assert failed == 1
+    assert faults(said)[0]["check"] == "state_dir"
+    assert {path.name: path.read_text() for path in machine.state.iterdir()} == dict.fromkeys(
+        ("token", "join.json", ".draft.new"), "precious"
+    )
+    assert {path.stat().st_mode & 0o777 for path in machine.state.iterdir()} == {0o644}
+
+
+async def test_a_join_that_failed_after_it_registered_can_be_left(fleet: Fleet, machine: Newcomer) -> None:
+    await machine.join_until_killed_after(3, fleet.url, await code(fleet))
+    assert len(await tokens_of(fleet, machine)) == 1
+    assert not machine.config.exists()
+    left, said, err = await machine.leave("--state-dir", str(machine.state))
+    assert left == 0, (said, err)
+    assert await tokens_of(fleet, machine) == []
+    again, said, err = await machine.leave("--state-dir", str(machine.state))
+    assert (again, err) == (0, "")
+    assert "nothing to leave" in said[-1]["said"][0]
+
+
+async def test_a_leave_that_is_killed_goes_on_when_it_is_called_again(fleet: Fleet, machine: Newcomer) -> None:
+    assert (await machine.join(fleet.url, await code(fleet)))[0] == 0
+    for step in range(1, 6):
+        process = await machine.start("leave", "--config", str(machine.config), "--json", "--purge")
+        assert process.stdout is not None
+        for _ in range(step):
+            await process.stdout.readline()
+        process.kill()
+        await process.wait()
+    left, _, err = await machine.leave("--purge")
+    assert (left, err) == (0, "")
+    assert await tokens_of(fleet, machine) == []
+    assert not machine.config.exists()
+    assert not machine.state.exists()
+
+
+async def test_a_file_of_one_state_is_not_made_that_of_another(
+    fleet: Fleet, veteran: tuple[Newcomer, str], place: Path
+) -> None:
+    machine, _ = veteran
+    before = machine.config.read_text()
+    other = Newcomer(place, "other-state")
+    other.config = machine.config
+    failed, said, _ = await other.join(fleet.url, await code(fleet))
+    assert failed == 1
+    assert [(f["check"], str(machine.state) in f["fix"]) for f in faults(said)] == [("configuration", True)]
+    assert machine.config.read_text() == before
+    assert await tokens_of(fleet, other) == [], "found before anything is registered"
+
+
 async def test_a_shared_token_is_not_given_back(fleet: Fleet, machine: Newcomer) -> None:
     """A machine that was configured by hand uses a token which others may use, too."""
     machine.config.parent.mkdir(parents=True)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import fcntl
 import os
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from shutil import which
 
 import pytest
 
+from hub.ids import LeaseEpoch, TaskId
+from sidecar.core.records import Assigned
 from sidecar.joining import leaving, progress, unit
 from sidecar.joining.config import EXAMPLE
 from sidecar.joining.leaving import Leaving
@@ -20,8 +23,8 @@ from sidecar.joining.service import Service, ServiceError
 from sidecar.joining.step import Joining, StepError
 from sidecar.joining.steps import service, start
 from sidecar.joining.unit import Unit
+from sidecar.journal import Journal
 from sidecar.runs.clock import boot_name
-from sidecar.settings import Settings
 
 
 @pytest.fixture
@@ -97,10 +100,7 @@ def test_leaving_stops_and_removes_the_unit_that_join_wrote_and_no_other(joining
     service(joining)
     mine = joining.plan.unit
     assert mine is not None
-    settings = Settings.model_validate(
-        {"hub_url": "ws://h/ws", "state_dir": joining.plan.state_dir, "agents": [{"id": "m1-1", "runtime": "mock"}]}
-    )
-    order = Leaving(settings, tmp_path / "sidecar.toml")
+    order = Leaving(joining.plan.state_dir, tmp_path / "sidecar.toml")
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(leaving.os, "geteuid", lambda: 1000)
         assert "removed" in leaving.stop(order)
@@ -111,18 +111,29 @@ def test_leaving_stops_and_removes_the_unit_that_join_wrote_and_no_other(joining
     assert mine.path.exists(), "somebody's own"
 
 
+def test_work_taken_on_while_leaving_stops_the_sidecar_is_not_stopped_unsaid(joining: Joining, tmp_path: Path) -> None:
+    (joining.plan.state_dir / "install_id").write_text("0" * 32)
+    order = Leaving(joining.plan.state_dir, tmp_path / "sidecar.toml")
+    leaving.check(order)
+    path = joining.plan.state_dir / "agents" / "m1-1" / "journal"
+    path.parent.mkdir(parents=True)
+    journal = Journal(path)
+    journal.append(Assigned(task=TaskId(7), lease_epoch=LeaseEpoch(2)))
+    journal.close()
+    with pytest.raises(StepError, match="m1-1 holds t-7/2"):
+        leaving.check_again(order)
+    leaving.check_again(replace(order, now=True))
+
+
 def test_leaving_signals_nobody_whom_the_lock_does_not_name_for_certain(joining: Joining, tmp_path: Path) -> None:
     with subprocess.Popen(["sleep", "60"]) as bystander:
         lock = joining.plan.state_dir / "lock"
         handle = os.open(lock, os.O_RDWR | os.O_CREAT)
         fcntl.flock(handle, fcntl.LOCK_EX)
         lock.write_text(f"{bystander.pid} 1 {boot_name()}")  # the number of a process that ended, used again
-        settings = Settings.model_validate(
-            {"hub_url": "ws://h/ws", "state_dir": joining.plan.state_dir, "agents": [{"id": "m1-1", "runtime": "mock"}]}
-        )
         try:
             with pytest.raises(StepError, match="nobody says which"):
-                leaving.stop(Leaving(settings, tmp_path / "sidecar.toml"))
+                leaving.stop(Leaving(joining.plan.state_dir, tmp_path / "sidecar.toml"))
             assert bystander.poll() is None
         finally:
             os.close(handle)
