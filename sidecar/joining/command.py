@@ -11,6 +11,8 @@ import platform
 import shlex
 import sys
 from collections.abc import Callable
+from dataclasses import replace
+from getpass import getpass
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -32,6 +34,8 @@ from sidecar.settings import SettingsError, default_file
 
 T = TypeVar("T")
 
+CODE_VARIABLE = "AGENTCOM_ENROL"
+LONGEST_LINE = 4096
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 EPILOG = "Exit codes: 0 done; 1 a step failed, the same command goes on from there; 2 wrong usage; 130 interrupted."
 ROOT_STATE = Path("/var/lib/agentcom-sidecar")
@@ -49,7 +53,13 @@ def join(
     url: Annotated[str, typer.Argument(metavar="URL", help="The hub, as this machine reaches it: https://hub.example:8790")],
     enrol: Annotated[
         str | None,
-        typer.Option("--enrol", metavar="CODE", help="From agentcom enrol create; not needed again once registered."),
+        typer.Option(
+            "--enrol",
+            metavar="CODE",
+            envvar=CODE_VARIABLE,
+            help="From agentcom enrol create; not needed again once registered. Other users see a command line: - reads it from "
+            "standard input, and on a terminal it is asked for.",
+        ),
     ] = None,
     name: Annotated[
         str | None, typer.Option("--name", metavar="NAME", help="Agents are NAME-1, NAME-2 …; default: the host's.")
@@ -95,12 +105,14 @@ def join(
     """  # fmt: skip
     logs.configure("error", "auto")
     request = Request(
-        url=url, code=enrol, name=name, runtime=runtime, command=command, agents=agents, repos=repo or (), config=config,
+        url=url, code=_said(enrol), name=name, runtime=runtime, command=command, agents=agents, repos=repo or (), config=config,
         state_dir=state_dir, run_as=run_as, service=not no_service, foreground=foreground,
     )  # fmt: skip
     report = Report(len(STEPS), as_json=json)
     try:
         plan = make_plan(request, _facts())
+        if plan.code is None and not plan.token_file.exists():
+            plan = make_plan(replace(request, code=_ask()), _facts())
     except PlanError as fault:
         terminal.complain(fault.code, fault.faults, as_json=json)
         raise typer.Exit(USAGE) from None
@@ -110,6 +122,24 @@ def join(
     if plan.foreground:
         sys.stdout.flush()
         os.execv(plan.python, plan.argv)  # noqa: S606  an argv list, no shell
+
+
+def _said(code: str | None) -> str | None:
+    """The code as it was said: by a way that no other user can watch, if not in the command line."""
+    os.environ.pop(CODE_VARIABLE, None)  # nothing that is started from here on needs it
+    return sys.stdin.readline(LONGEST_LINE).strip() if code == "-" else code
+
+
+def _ask() -> str | None:
+    """The code from the terminal, unseen; None where nobody is there to be asked."""
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return None
+    try:
+        return getpass("Enrolment code, from agentcom enrol create: ").strip() or None
+    except EOFError:
+        return None
+    except KeyboardInterrupt:
+        raise typer.Exit(INTERRUPTED) from None
 
 
 def _join(plan: Plan, running: Running, report: Report) -> None:

@@ -276,7 +276,8 @@ async def test_a_sidecar_that_cannot_work_fails_the_verification_with_its_log(fl
 
 
 async def test_in_the_foreground_join_becomes_the_sidecar(fleet: Fleet, machine: Newcomer) -> None:
-    process = await machine.start("join", *machine.joining(fleet.url, await code(fleet)), "--foreground", "--json")
+    machine.environ["AGENTCOM_ENROL"] = await code(fleet)
+    process = await machine.start("join", *machine.joining(fleet.url, None), "--foreground", "--json")
     assert process.stdout is not None
     async with asyncio.timeout(60):
         while json.loads(await process.stdout.readline()).get("joined") is None:
@@ -289,6 +290,7 @@ async def test_in_the_foreground_join_becomes_the_sidecar(fleet: Fleet, machine:
             return len(mine) == 3 and all(agent["state"] == "idle" and "quiet" not in agent["flags"] for agent in mine)
 
         await wait_until(working, limit_s=30, what="the agents are back")
+    assert machine.environ["AGENTCOM_ENROL"] not in Path(f"/proc/{process.pid}/environ").read_text()
     process.send_signal(signal.SIGTERM)
     assert await asyncio.wait_for(process.wait(), 30) == 0
 
