@@ -36,6 +36,8 @@ def make(name: str, home: Path) -> None:
             "--system",
             "--user-group",
             "--create-home",
+            "--key",
+            "HOME_MODE=0700",  # it will hold logins: at no moment are they others' to read
             "--home-dir",
             str(home),
             "--shell",
@@ -55,4 +57,4 @@ def make(name: str, home: Path) -> None:
         raise UserError(str(fault)) from fault
     if done.returncode != 0 or not exists(name):
         raise UserError(f"{argv[0]}: {done.stderr.strip()[-500:] or f'exit code {done.returncode}'}")
-    home.chmod(0o700)  # it will hold logins
+    home.chmod(0o700)  # also where it was made otherwise
