@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sidecar.files import write_durably
-from sidecar.joining.unit import NAME, Unit, render
+from sidecar.joining.unit import NAME, Unit, render, render_secrets, secrets_file
 
 RUNNING = Path("/run/systemd/system")
 """There exactly where systemd is the init of this machine (sd_booted(3))."""
@@ -47,10 +47,11 @@ class Service:
 
     def install(self, unit: Unit) -> bool:
         """Write the unit and let it start with the machine; whether anything changed."""
-        text = render(unit)
-        changed = not self.path.exists() or self.path.read_text() != text
-        if changed:
-            write_durably(self.path, text, 0o644)
+        secrets = render_secrets(unit)
+        changed = _write(secrets_file(self.path), secrets, 0o600) if secrets else False
+        changed |= _write(self.path, render(unit), 0o644)
+        if not secrets:
+            secrets_file(self.path).unlink(missing_ok=True)
         self._systemctl("daemon-reload")
         self._systemctl("enable", NAME)
         return changed
@@ -68,6 +69,7 @@ class Service:
         """Stop it, and never start it again. What its shims run goes on."""
         self._systemctl("disable", "--now", NAME)
         self.path.unlink(missing_ok=True)
+        secrets_file(self.path).unlink(missing_ok=True)
         self._systemctl("daemon-reload")
 
     def log_tail(self) -> str:
@@ -89,6 +91,14 @@ class Service:
                 f"systemctl {' '.join(words)}: {(done.stderr or done.stdout).strip()[-500:]}",
                 f"see systemctl status {NAME}, or join with --no-service{hint}",
             )
+
+
+def _write(path: Path, text: str, mode: int) -> bool:
+    """Whether it had to be written."""
+    if path.exists() and path.read_text() == text:
+        return False
+    write_durably(path, text, mode)
+    return True
 
 
 def is_running() -> bool:

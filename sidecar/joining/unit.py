@@ -29,6 +29,11 @@ class Unit:
         """Where systemd looks for it."""
         return Path("/etc/systemd/system" if self.root else self.home / ".config/systemd/user") / NAME
 
+    @property
+    def secrets(self) -> Mapping[str, str]:
+        """Variables that carry a password: everybody can read a unit, and ask systemd what is in it."""
+        return {name: value for name, value in self.environ.items() if name.lower().endswith("_proxy") and "@" in value}
+
 
 EXAMPLE = Unit(
     argv=("/opt/agentcom/bin/python", "-m", "sidecar", "run", "--config", "/etc/agentcom/sidecar.toml"),
@@ -38,10 +43,23 @@ EXAMPLE = Unit(
 )
 
 
+def secrets_file(unit: Path) -> Path:
+    """Beside the unit, for its owner alone: the variables that carry a password."""
+    return unit.with_suffix(".env")
+
+
+def render_secrets(unit: Unit) -> str:
+    """That file; empty when there is nothing for it."""
+    return "".join(f'{name}="{_escaped(value)}"\n' for name, value in unit.secrets.items())
+
+
 def render(unit: Unit) -> str:
     """The unit file."""
     network = "Wants=network-online.target\nAfter=network-online.target\n" if unit.root else ""
-    environment = "".join(f"Environment={_quoted(f'{name}={value}')}\n" for name, value in unit.environ.items())
+    shown = ((name, value) for name, value in unit.environ.items() if name not in unit.secrets)
+    environment = "".join(f"Environment={_quoted(f'{name}={value}')}\n" for name, value in shown)
+    if unit.secrets:
+        environment += f"EnvironmentFile={_path(secrets_file(unit.path))}\n"
     return f"""\
 {HEAD}
 [Unit]
@@ -72,3 +90,13 @@ def _word(text: str) -> str:
 def _quoted(text: str) -> str:
     escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("\n", "\\n")
     return f'"{escaped}"'
+
+
+def _path(path: Path) -> str:
+    """The rest of a line: spaces are its own, quotes would be, too."""
+    return str(path).replace("%", "%%")
+
+
+def _escaped(text: str) -> str:
+    """Within double quotes of an environment file, as in a shell."""
+    return "".join(f"\\{one}" if one in '\\"$`' else one for one in text)

@@ -111,6 +111,23 @@ def test_leaving_stops_and_removes_the_unit_that_join_wrote_and_no_other(joining
     assert mine.path.exists(), "somebody's own"
 
 
+def test_passwords_of_proxies_lie_beside_the_unit_for_its_owner_alone(joining: Joining, asked: Path) -> None:
+    plain = joining.plan.unit
+    assert plain is not None
+    secret, service_of = replace(plain, environ={"https_proxy": "http://a:b@p"}), Service.of(plain)
+    beside = unit.secrets_file(plain.path)
+    assert service_of.install(secret)
+    assert beside.stat().st_mode & 0o777 == 0o600
+    assert beside.read_text() == 'https_proxy="http://a:b@p"\n'
+    assert not service_of.install(secret)
+    assert service_of.install(replace(plain, environ={"https_proxy": "http://a:c@p"})), "the running one has the old password"
+    service_of.install(plain)
+    assert not beside.exists()
+    service_of.install(secret)
+    service_of.remove()
+    assert not beside.exists()
+
+
 def test_work_taken_on_while_leaving_stops_the_sidecar_is_not_stopped_unsaid(joining: Joining, tmp_path: Path) -> None:
     (joining.plan.state_dir / "install_id").write_text("0" * 32)
     order = Leaving(joining.plan.state_dir, tmp_path / "sidecar.toml")

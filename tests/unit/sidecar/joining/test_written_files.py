@@ -57,3 +57,21 @@ def test_a_unit_spares_the_shims_and_does_not_repeat_what_a_person_must_cure() -
     assert "WantedBy=default.target" in unit.render(own)
     assert "network-online.target" not in unit.render(own), "a user's systemd does not know it"
     assert own.path == Path("/home/ann/.config/systemd/user/agentcom-sidecar.service")
+
+
+def test_a_password_in_a_proxys_address_is_not_in_the_unit_that_all_can_read() -> None:
+    proxy = 'http://ann:p%$"`\\ss@proxy:3128'
+    own = Unit(
+        argv=("x",),
+        environ={"PATH": "/bin", "https_proxy": proxy, "http_proxy": "http://proxy"},
+        root=False,
+        home=Path("/home/a"),
+    )
+    text = unit.render(own)
+    assert "ann" not in text
+    assert 'Environment="PATH=/bin"' in text
+    assert 'Environment="http_proxy=http://proxy"' in text
+    assert "EnvironmentFile=/home/a/.config/systemd/user/agentcom-sidecar.env\n" in text
+    assert unit.render_secrets(own) == 'https_proxy="http://ann:p%\\$\\"\\`\\\\ss@proxy:3128"\n'
+    assert "EnvironmentFile" not in unit.render(unit.EXAMPLE)
+    assert unit.render_secrets(unit.EXAMPLE) == ""
