@@ -31,8 +31,8 @@ def code(account: Account, *, places: Iterable[Path] | None = None) -> Finding:
     open_to_them = [place for place in _writable(chain, account) if place not in theirs and not _sticky(place)]
     if found := sorted({*theirs, *open_to_them}):
         names = ", ".join(map(str, found[:NAMED])) + (f" and {len(found) - NAMED} more" if len(found) > NAMED else "")
-        return fail("code", f"root runs code from where {account.name} may write: {names}", CURE)
-    return ok("code", f"{account.name} may write nothing that root runs")
+        return fail("code", f"root runs code from where the user {account.name} may write: {names}", CURE)
+    return ok("code", f"the user {account.name} may write nothing that root runs")
 
 
 def _places() -> Iterator[Path]:
