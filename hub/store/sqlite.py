@@ -13,12 +13,14 @@ import secrets
 import sqlite3
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import aiosqlite
 import structlog
 
+from hub import ids
 from hub.core.errors import HubError, StoreFull
 from hub.ids import Micros
 from hub.store.base import CommitFailed, Look, Record, StoreBroken, StoreUnusable
@@ -48,6 +50,12 @@ FIXED_IN = (3, 51, 3)
 
 log = structlog.get_logger("store")
 
+# sqlite3 asks every value that is not exactly a number or a text how to adapt itself, and searches long for each that has no
+# answer: a row of a task has a dozen empty columns and words of ours, which are text already
+sqlite3.register_adapter(type(None), lambda nothing: nothing)
+for _words in StrEnum.__subclasses__():
+    if _words.__module__ == ids.__name__:
+        sqlite3.register_adapter(_words, str.__str__)
 
 _NO_STORE = frozenset({sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_CANTOPEN})
 
