@@ -13,7 +13,7 @@ from typing import Any
 
 from hub.core.change import LIVE
 from hub.ids import ChangeState
-from hub.store.base import Reader, Record
+from hub.store.base import Look, Reader, Record
 
 PAGE_ROWS = 500
 RETRY_MAX_S = 60.0
@@ -51,9 +51,7 @@ class Agenda:
 
     async def look(self) -> Mapping[str, Work]:
         """Everything that is due, by repository."""
-        unopened = await self._pages("change_unopened")
-        undelivered = await self._pages("change_undelivered")
-        live = [row for state in sorted(LIVE) for row in await self._pages("change_live", state=state)]
+        unopened, undelivered, live = await self._reader.look(_outstanding)
         self._forget_all_but(unopened, undelivered, live)
         work: defaultdict[str, Work] = defaultdict(Work)
         for row in unopened:
@@ -70,17 +68,6 @@ class Agenda:
             if (its_turn or self._parked.get(row["id"]) != signature) and not self._backs_off(*keys):
                 work[row["repo"]].due[row["base"]][row["id"]] = signature
         return work
-
-    async def _pages(self, query: str, **params: Any) -> list[Record]:
-        """All rows of a query that is paged by ``id``: what cannot be worked on must not hide what can."""
-        rows: list[Record] = []
-        after = 0
-        while True:
-            page = await self._reader.all(query, after=after, limit=PAGE_ROWS, **params)
-            rows += page
-            if len(page) < PAGE_ROWS:
-                return rows
-            after = page[-1]["id"]
 
     def _forget_all_but(self, unopened: list[Record], undelivered: list[Record], live: list[Record]) -> None:
         changes = {row["id"] for row in live}
@@ -141,3 +128,21 @@ class Agenda:
             return False
         self._retry_at = retry_at if self._retry_at is None else min(self._retry_at, retry_at)
         return True
+
+
+def _outstanding(look: Look) -> tuple[list[Record], list[Record], list[Record]]:
+    """Results without a change, changes whose task has not heard of their end, and live changes; all of one moment."""
+    live = [row for state in sorted(LIVE) for row in _pages(look, "change_live", state=state)]
+    return _pages(look, "change_unopened"), _pages(look, "change_undelivered"), live
+
+
+def _pages(look: Look, query: str, **params: Any) -> list[Record]:
+    """All rows of a query that is paged by ``id``: what cannot be worked on must not hide what can."""
+    rows: list[Record] = []
+    after = 0
+    while True:
+        page = look.all(query, after=after, limit=PAGE_ROWS, **params)
+        rows += page
+        if len(page) < PAGE_ROWS:
+            return rows
+        after = page[-1]["id"]

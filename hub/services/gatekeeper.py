@@ -33,6 +33,8 @@ from hub.store.changes import ChangeMoved, ChangeRecord, Opening, get_change, op
 DIFF_BYTES = 1024 * 1024
 """Most diff text shown to a reviewer."""
 RETRY_S = 1.0
+REST_S = 0.02
+"""Between two looks: a hub that ends thousands of tasks a second is not asked after each what that means for its changes."""
 PATIENCE = 5
 """Failures in a row after which a change no longer holds the merge slot, and a branch counts as one that cannot be fetched."""
 
@@ -90,6 +92,7 @@ class Gatekeeper:
                         group.create_task(self._work(repo, work), name=f"gatekeeper-{repo}")
                 if not self._busy and not self._poked.is_set():
                     self._quiet.set()
+                await asyncio.sleep(REST_S)
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._poked.wait(), self._agenda.retry_in_s())
 
