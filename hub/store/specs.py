@@ -46,7 +46,7 @@ def spec_of(look: Look, n: int, lease_epoch: int) -> Spec:
     64 KiB), the head a rework starts from, the answers given so far, and the repository's registered checks before its
     own. Raises LookupError when the task or its repository has no row.
     """
-    row = look.one("task_by_n", n=n)
+    row = look.one("task_described", n=n)
     if row is None:
         raise LookupError(f"task {n} has no row")
     described: dict[str, Any] = orjson.loads(row["spec"])

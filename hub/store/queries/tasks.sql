@@ -69,6 +69,12 @@ FROM task
 JOIN requirement ON requirement.id = task.requirement_id
 WHERE task.n = :n;
 
+-- name: task_described
+-- What of a task travels to the agent that does it.
+SELECT spec, title, type, access, project, repo, base, needs_change, tries, conversation_id
+FROM task
+WHERE n = :n;
+
 -- name: task_needs
 -- What a task waits for.
 SELECT task_dep.needs AS n, task_dep.policy, task_dep.satisfied, task.state, task.title
