@@ -142,11 +142,10 @@ class NewTaskBody(Body):
 
     def command(self, *, repo: str | None, now: int, key: str | None) -> NewTask:
         """The submission as a value; ``repo`` is resolved, ``key`` the idempotency key, ``now`` what delays count from."""
-        asked = self._asked()
         return NewTask(
             title=self.title,
-            spec=orjson.dumps({name: value for name, value in asked.items() if name in _DESCRIBED}).decode(),
-            body_hash=self._fingerprint(asked) if key is not None else "",
+            spec=self.model_dump_json(include=self.model_fields_set & _DESCRIBED, exclude_defaults=True),
+            body_hash=self.fingerprint() if key is not None else "",
             ref=self.ref,
             type=self.type,
             lane=self.lane,
@@ -174,12 +173,7 @@ class NewTaskBody(Body):
         Canonical and without defaults, so a field this version does not know yet changes no print later. Moments count as
         they were written: a repeated ``+10m`` is the same request.
         """
-        return self._fingerprint(self._asked())
-
-    def _asked(self) -> dict[str, Any]:
-        return self.model_dump(mode="json", exclude={"idempotency_key"}, exclude_defaults=True)
-
-    def _fingerprint(self, asked: dict[str, Any]) -> str:
+        asked = self.model_dump(mode="json", exclude={"idempotency_key"}, exclude_defaults=True)
         explicit = {"repo": None} if self.repo is None and "repo" in self.model_fields_set else {}
         return hashlib.sha256(orjson.dumps(asked | explicit, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
