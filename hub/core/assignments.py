@@ -65,9 +65,7 @@ def begin(step: Step, task: Task, agent: Agent) -> None:
     task.claims += 1
     task.attempt = task.attempt._replace(accepted_at=step.stamp.wall)
     step.decision.rows.append(task.attempt)
-    timers = step.cluster.volatile.timers
-    timers.disarm(Timer.ACCEPT, task.n)
-    timers.disarm(Timer.RESEND, task.n)
+    step.cluster.volatile.timers.disarm(Timer.ACCEPT, task.n)
     renew(step, task)
     step.move(task, TaskState.WORKING, "task.accepted")
     step.move_agent(agent, AgentState.WORKING, f"accepted t-{task.n}")

@@ -241,7 +241,7 @@ class Step:
         for cid in [cid for cid, row in self.cluster.controls.items() if row.task == task.n]:
             self.note_control(cid)
         timers = self.cluster.volatile.timers
-        for kind in (Timer.ACCEPT, Timer.RESEND, Timer.LEASE):
+        for kind in (Timer.ACCEPT, Timer.LEASE):
             timers.disarm(kind, task.n)
         if holder is not None:
             agent = self.cluster.agents[holder]

@@ -84,8 +84,7 @@ def claim(step: Step, task: Task, agent: Agent, reason: str) -> None:
     agent.task, agent.warm_repo = task.n, task.repo or agent.warm_repo
     step.move_agent(agent, AgentState.ASSIGNED, f"assigned t-{task.n}")
     step.move(task, TaskState.ASSIGNED, "task.assigned", cause=reason)
-    step.arm(Timer.RESEND, task.n, now + terms.resend_us)
-    step.arm(Timer.ACCEPT, task.n, task.accept_by)
+    step.arm(Timer.ACCEPT, task.n, now + terms.resend_us)
     push(step, task, agent)
 
 

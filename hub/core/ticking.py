@@ -40,19 +40,17 @@ def tick(step: Step, _: Tick) -> None:
                 ON_AGENT[kind](step, agent)
 
 
-def _resend(step: Step, task: Task) -> None:
-    if task.state is TaskState.ASSIGNED and not task.resent and task.holder is not None:
-        task.resent = True
-        dispatch.push(step, task, step.cluster.agents[task.holder])
-
-
 def _accept(step: Step, task: Task) -> None:
+    """Fires twice for an offer that nobody answers: to send it once more, and to take it back."""
     if task.state is not TaskState.ASSIGNED or task.holder is None:
         return
+    agent = step.cluster.agents[task.holder]
     if task.accept_by > step.stamp.mono:
+        if not task.resent:
+            task.resent = True
+            dispatch.push(step, task, agent)
         step.arm(Timer.ACCEPT, task.n, task.accept_by)
         return
-    agent = step.cluster.agents[task.holder]
     # it counts against an agent only if the agent was heard after the offer went out: a dead link is nobody's fault
     if agent.connected and agent.last_seen_mono > task.accept_by - step.cluster.terms.accept_us:
         strike(step, agent, "did not accept")
@@ -140,7 +138,6 @@ def _free_again(step: Step, agent: Agent) -> None:
 
 
 ON_TASK: Mapping[Timer, Callable[[Step, Task], None]] = {
-    Timer.RESEND: _resend,
     Timer.ACCEPT: _accept,
     Timer.LEASE: _lease,
     Timer.AVOID: _avoid,

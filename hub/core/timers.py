@@ -16,7 +16,6 @@ from hub.core.commands import Stamp
 class Timer(StrEnum):
     """What is due. Each kind has one handler and runs on one clock."""
 
-    RESEND = "resend"
     ACCEPT = "accept"
     LEASE = "lease"
     AVOID = "avoid"
