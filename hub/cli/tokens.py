@@ -177,7 +177,8 @@ def create_enrolment(
         return
     url = target_of(ctx).url
     render.say("On the machine where the agents live, before ", moment(made["expires_at"]), ":")
-    render.say(f"  agentcom join {url} --enrol {made['code']} --command 'YOUR-AGENT {{prompt_file}}'")
+    # in the environment, where other users of that machine cannot read it, as they can arguments
+    render.say(f"  AGENTCOM_ENROL={made['code']} agentcom join {url} --command 'YOUR-AGENT {{prompt_file}}'")
     if is_loopback(url):
         render.say("Use the address under which that machine reaches this hub.", stderr=True)
 

@@ -23,7 +23,7 @@ FLAGS: Mapping[str, str] = {
 ELSEWHERE = frozenset(
     PREFIX + name
     for name in (
-        *("CONFIG", "URL", "TOKEN", "TOKEN_FILE"),  # of the command line
+        *("CONFIG", "URL", "TOKEN", "TOKEN_FILE", "ENROL"),  # of the command line
         *("TASK", "LEASE_EPOCH", "ACCESS", "RUN", "JOB", "RUN_LOG", "MOCK"),  # of agents and their keepers
     )
 )

@@ -1,4 +1,5 @@
 import json
+import re
 
 import pytest
 
@@ -52,7 +53,7 @@ def test_only_an_administrator_issues(house, agentcom):
 def test_a_code_comes_with_the_command_that_uses_it(house, agentcom):
     made = agentcom("--url", "http://hub.example:8790", "enrol", "create")
     assert made.exit_code == Exit.OK
-    assert "agentcom join http://hub.example:8790 --enrol ac_" in made.stdout
+    assert re.search(r"AGENTCOM_ENROL=ac_\w+_[\w-]{43} agentcom join http://hub\.example:8790 --command ", made.stdout)
     assert made.stderr == ""
     assert "address under which" in agentcom("enrol", "create").stderr
 
