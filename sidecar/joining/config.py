@@ -110,7 +110,9 @@ def _agent(agent: Agent) -> Iterator[str]:
     yield _line("projects", [], "the only projects it works for; empty: any")
     yield _line("token_file", None, "its own token, instead of the one above", f"{agent.id}.token")
     yield _line("env_allow", [], "variables of this environment the agent gets beside PATH HOME LANG LC_* TMPDIR")
-    yield _line("env_set", {}, "variables it gets with these values")
+    yield _line(
+        "env_set", {}, "variables it gets with these values; checks too, whose HOME is empty: name RUSTUP_HOME and such here"
+    )
     yield _table("agents.command", 'for runtime = "command"', commented=agent.command is None)
     for line in _command(agent.command or Command(argv=("my-agent", "{prompt_file}"))):
         yield line if agent.command is not None else f"# {line}"
