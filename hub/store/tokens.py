@@ -122,10 +122,9 @@ def enrol(code: str, machine: NewToken, agents: Sequence[AgentId]) -> Operation[
         used = _load(tx, code)
         if not used.is_live(tx.now):
             raise Refused(401, "unauthenticated", "the enrolment code has ended", hint="make a new one: agentcom enrol create")
-        assert machine.install_id is not None
-        _check_names(tx, machine, agents)
         if used.used_by is not None:
             return Enrolled(token=_again(tx, used.used_by, machine, agents))
+        _check_names(tx, machine, agents)
         token = _insert(tx, machine.name, machine, "machine.enrolled")
         tx.run("token_use", id=code, used_by=token.id)
         _name_agents(tx, token.id, agents)
@@ -146,6 +145,7 @@ def _again(tx: Tx, token: str, machine: NewToken, agents: Sequence[AgentId]) -> 
         raise Refused(
             409, "enrolment_used", "another registration has used this code", hint="make a new one: agentcom enrol create"
         )
+    _check_names(tx, machine, agents)
     scopes = tuple(dict.fromkeys([*known.scopes, *map(agent_scope, agents)]))
     if scopes != known.scopes:
         tx.run("token_rescope", id=token, scopes=orjson.dumps(scopes).decode())

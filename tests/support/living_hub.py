@@ -52,6 +52,7 @@ class LivingHub:
         self.data_dir = root / "hub"
         self.log = root / "hub.log"
         self.tokens: dict[str, str] = {}
+        self.secrets: dict[str, str] = {}
         self._read = 0
         self.port = 0
         self._process: subprocess.Popen[bytes] | None = None
@@ -115,7 +116,7 @@ class LivingHub:
 
     def enrol(self, name: str, *, install_id: str, agents: list[str]) -> str:
         """A machine's token, known by this name from now on."""
-        secret = secrets.token_urlsafe(32)
+        secret = self.secrets.setdefault(name, secrets.token_urlsafe(32))
         self.tokens["code of " + name] = self.made("POST", "/enrolments", {})["code"]
         body = {"install_id": install_id, "secret_sha256": hashlib.sha256(secret.encode()).hexdigest(), "agents": agents}
         answer = self.ask("POST", "/enrol", token="code of " + name, json=body)
