@@ -223,18 +223,18 @@ DOCUMENTS: Mapping[str, Callable[[], str]] = {
 
 
 def main(argv: list[str]) -> int:
-    """Write, or check; the exit code."""
-    stale = {}
+    """Write, or check; the exit code. In order: the reference reads the files of the configuration."""
+    current = True
     for name, generate in DOCUMENTS.items():
         path, text = ROOT / name, generate()
-        if not path.exists() or path.read_text("utf-8") != text:
-            stale[path] = text
-    for path, text in stale.items():
+        if path.exists() and path.read_text("utf-8") == text:
+            continue
+        current = False
         if "--check" in argv:
-            print(f"{path.relative_to(ROOT)} is out of date: run python ops/reference.py", file=sys.stderr)
+            print(f"{name} is out of date: run python ops/reference.py", file=sys.stderr)
         else:
             path.write_text(text, "utf-8")
-    return 1 if stale and "--check" in argv else 0
+    return 1 if "--check" in argv and not current else 0
 
 
 if __name__ == "__main__":
