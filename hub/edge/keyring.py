@@ -71,7 +71,7 @@ class Keyring:
     async def enrol(
         self, code: Identity, *, machine: str, install_id: str, secret_sha256: str, agents: Sequence[AgentId]
     ) -> TokenRecord:
-        """Exchange a code for the token of a machine; what its installation held before ends."""
+        """Exchange a code for the token of a machine, which keeps the one it has."""
         new = NewToken(
             id=new_id(),
             digest=digest_of_sha256(self._key, secret_sha256),
@@ -79,18 +79,13 @@ class Keyring:
             scopes=tuple(map(agent_scope, agents)),
             install_id=install_id,
         )
-        enrolled = await self._conductor.record(tokens.enrol(code.token, new, agents))
-        self._auth.admit(enrolled.token)
-        for old in enrolled.replaced:
-            self._end(old)
-        return enrolled.token
+        token = await self._conductor.record(tokens.enrol(code.token, new, agents))
+        self._auth.admit(token)
+        return token
 
     async def revoke(self, actor: str, token: str) -> TokenRecord:
         """End a token now, with everything that is open under it."""
         record = await self._conductor.record(tokens.revoke(actor, token))
-        self._end(token)
-        return record
-
-    def _end(self, token: str) -> None:
         self._auth.forget(token)
         self._revoked(token)
+        return record

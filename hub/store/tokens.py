@@ -60,14 +60,6 @@ class NewToken:
     ends_at: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Enrolled:
-    """A registration: the machine's token, and what the same installation held before (revoked with it)."""
-
-    token: TokenRecord
-    replaced: tuple[str, ...] = ()
-
-
 async def every(reader: Reader) -> list[TokenRecord]:
     """All tokens, oldest first; bounded by :data:`MAX_TOKENS` and :data:`KEPT`."""
     return [_record(row) for row in await reader.all("token_all")]
@@ -110,35 +102,39 @@ def revoke_all(actor: str) -> Operation[None]:
     return operation
 
 
-def enrol(code: str, machine: NewToken, agents: Sequence[AgentId]) -> Operation[Enrolled]:
-    """Exchange an enrolment code for a machine's token that is good for exactly ``agents``.
+def enrol(code: str, machine: NewToken, agents: Sequence[AgentId]) -> Operation[TokenRecord]:
+    """Exchange an enrolment code for a machine's token that is good for ``agents``.
 
-    A machine is its installation together with its secret. Repeating it gives the same token again, now good for ``agents``, too.
-    Refused 401 when the code has ended, 409 ``enrolment_used`` by another registration, 409 ``name_taken`` naming every agent
-    that is another's.
+    A machine is its installation together with its secret. Repeating it, also with another code, gives the token it has, now good
+    for ``agents``, too: what is open under it stays open. Refused 401 when the code has ended, 409 ``enrolment_used`` by another
+    registration, 409 ``name_taken`` naming every agent that is another's.
     """
 
-    def operation(tx: Tx) -> Enrolled:
+    def operation(tx: Tx) -> TokenRecord:
         used = _load(tx, code)
         if not used.is_live(tx.now):
             raise Refused(401, "unauthenticated", "the enrolment code has ended", hint="make a new one: agentcom enrol create")
-        if used.used_by is not None:
-            return Enrolled(token=_again(tx, used.used_by, machine, agents))
-        _check_names(tx, machine, agents)
-        token = _insert(tx, machine.name, machine, "machine.enrolled")
+        known = used.used_by or _token_of(tx, machine)
+        if known is None:
+            _check_names(tx, machine, agents)
+            token = _insert(tx, machine.name, machine, "machine.enrolled")
+            _name_agents(tx, token.id, agents)
+        else:
+            token = _again(tx, known, machine, agents)
         tx.run("token_use", id=code, used_by=token.id)
-        _name_agents(tx, token.id, agents)
-        same = {"install_id": machine.install_id, "digest": machine.digest}
-        before = [row["id"] for row in tx.all("tokens_of_machine", **same, but=token.id, now=tx.now)]
-        for old in before:
-            _revoke(tx, machine.name, old)
-        return Enrolled(token=token, replaced=tuple(before))
+        return token
 
     return operation
 
 
+def _token_of(tx: Tx, machine: NewToken) -> str | None:
+    """The live token a machine has already."""
+    row = tx.one("token_of_machine", install_id=machine.install_id, digest=machine.digest, now=tx.now)
+    return None if row is None else str(row["id"])
+
+
 def _again(tx: Tx, token: str, machine: NewToken, agents: Sequence[AgentId]) -> TokenRecord:
-    """The token of a registration that is repeated, because its answer was lost or its machine has more agents now."""
+    """The token of a machine that registers again: its answer was lost, or it has more agents now."""
     known = _load(tx, token)
     same = (known.install_id, known.digest) == (machine.install_id, machine.digest)
     if not same or not known.is_live(tx.now):

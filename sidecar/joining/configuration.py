@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hub.wire.finding import fail
+from hub.wire.finding import Finding, fail
 from sidecar.files import write_durably
 from sidecar.joining.config import is_sealed, render, seal
 from sidecar.joining.plan import Plan
@@ -18,7 +18,9 @@ def configuration(joining: Joining) -> Outcome:
     if before == text:
         return Outcome(f"{plan.config}, unchanged")
     if before is not None and not is_sealed(before):
-        return _edited(plan)
+        if faults := unfit(plan):
+            raise StepError(faults)
+        return Outcome(f"{plan.config}, edited by hand, is kept as it is")
     if before is not None:
         write_durably(plan.config.with_name(f"{plan.config.name}.bak"), before)
     plan.config.parent.mkdir(mode=0o755, parents=True, exist_ok=True)  # a hub of this machine may have its file there, too
@@ -28,13 +30,16 @@ def configuration(joining: Joining) -> Outcome:
     return Outcome(f"{plan.config}{'' if before is None else f'; the one before is {plan.config.name}.bak'}")
 
 
-def _edited(plan: Plan) -> Outcome:
-    """A person's file stays; it only has to fit."""
+def unfit(plan: Plan) -> list[Finding]:
+    """What keeps a person's file from serving this join: nothing, if there is none or a join wrote it."""
+    before = read_text(plan.config)
+    if before is None or is_sealed(before):
+        return []
     aside = f"move it away, or name another with --config: {plan.config}"
     try:
         settings = load(plan.config)
     except SettingsError as fault:
-        raise StepError([fail("configuration", line, f"correct it, or {aside}") for line in fault.faults]) from fault
+        return [fail("configuration", line, f"correct it, or {aside}") for line in fault.faults]
     meant = (
         ("hub_url", settings.hub_url, plan.page.hub_url),
         ("state_dir", settings.state_dir, plan.state_dir),
@@ -47,6 +52,4 @@ def _edited(plan: Plan) -> Outcome:
     ]
     if missing := sorted(set(plan.agents) - {agent.id for agent in settings.agents}):
         faults.append(fail("configuration", f"{plan.config} was edited, without {', '.join(missing)}", f"add them, or {aside}"))
-    if faults:
-        raise StepError(faults)
-    return Outcome(f"{plan.config}, edited by hand, is kept as it is")
+    return faults

@@ -16,7 +16,7 @@ from sidecar.doctor.code import code
 from sidecar.doctor.state import take_inventory, user_of
 from sidecar.hub import Hub
 from sidecar.joining import user
-from sidecar.joining.configuration import configuration
+from sidecar.joining.configuration import configuration, unfit
 from sidecar.joining.plan import Plan
 from sidecar.joining.probe import Probe, ProbeError
 from sidecar.joining.registration import identity, registration
@@ -39,7 +39,7 @@ def checks(joining: Joining) -> Outcome:
         findings += [look("runtime", program) for program in plan.programs]
         findings += hub_side.reachable(hub)
     place = machine.state_directory(plan.state_dir)
-    findings += [machine.disk(plan.state_dir), place, machine.linux(), *_other_state(plan)]
+    findings += [machine.disk(plan.state_dir), place, machine.linux(), *(_other_state(plan) or unfit(plan))]
     findings += _other_hub(joining) if place.state is FindingState.OK else []
     if failures(findings):
         raise StepError([finding for finding in findings if finding.state is not FindingState.OK])

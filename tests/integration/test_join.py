@@ -250,6 +250,7 @@ async def test_an_edited_configuration_is_kept_if_it_fits_and_refused_if_not(
     assert len(faults(said)) == 2
     assert "hub_url" in faults(said)[0]["found"]
     assert f"{machine.name}-2" in faults(said)[1]["found"]
+    assert said[-1]["name"] == "checks", "nothing was registered for a file that does not fit"
     machine.config.write_text(sealed)
 
 

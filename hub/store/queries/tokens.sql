@@ -51,8 +51,8 @@ WHERE a.agent = :agent AND NOT (t.install_id = :install_id AND t.digest = :diges
   AND t.revoked_by IS NULL AND (t.ends_at IS NULL OR t.ends_at > :now)
 LIMIT 1;
 
--- name: tokens_of_machine
+-- name: token_of_machine
 SELECT id
 FROM token
-WHERE install_id = :install_id AND digest = :digest AND id <> :but AND revoked_by IS NULL AND (ends_at IS NULL OR ends_at > :now)
-ORDER BY id;
+WHERE install_id = :install_id AND digest = :digest AND revoked_by IS NULL AND (ends_at IS NULL OR ends_at > :now)
+LIMIT 1;

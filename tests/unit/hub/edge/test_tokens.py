@@ -176,12 +176,15 @@ async def test_names_of_another_machine_are_refused_all_at_once(house):
     assert "machine:m1" in refused.json()["errors"][0]["msg"]
 
 
-async def test_a_machine_that_joins_anew_loses_its_former_token(house):
+async def test_a_machine_that_joins_again_keeps_its_token_and_what_is_open_under_it(house):
     first = (await enrol(house, await code_of(house))).json()
-    second = (await enrol(house, await code_of(house))).json()
-    assert second["token_id"] != first["token_id"]
-    assert house.revoked == [first["token_id"]]
-    assert first["token_id"] not in AUTH._known
+    code = await code_of(house)
+    second = (await enrol(house, code, agents=["m1-2"])).json()
+    assert second["token_id"] == first["token_id"]
+    assert AUTH._known[first["token_id"]][1].agents == {"m1-1", "m1-2"}
+    assert house.revoked == []
+    refused = await enrol(house, code, install_id="2" * 32, agents=["m2-1"])
+    assert refused.json()["code"] == "enrolment_used", "also a code that gave no new token is spent"
 
 
 async def test_knowing_an_installation_without_its_secret_takes_nothing_over(house):
