@@ -67,8 +67,8 @@ def allow_many_sockets() -> None:
 
 def main() -> int:
     from hub.app import run  # noqa: PLC0415  only the child needs a hub
-    from hub.settings import HubSettings  # noqa: PLC0415
-    from hub.telemetry import log  # noqa: PLC0415
+    from hub.settings import HubSettings  # noqa: PLC0415  only the hub's process needs them
+    from hub.telemetry import log  # noqa: PLC0415  only the hub's process needs them
 
     log.configure(level="warning")
     allow_many_sockets()

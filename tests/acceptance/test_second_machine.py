@@ -223,7 +223,7 @@ def make_remote(keeper: User, port: int) -> str:
 
 async def play(story: Story, admin: HubClient, url: str, where: str, guest: User) -> None:
     check = {"kind": "file_exists", "target": "README.md"}
-    await admin.add_repo("site", where, base="main", policy={"auto_merge_tier1": True}, checks=[check])  # type: ignore[list-item]
+    await admin.add_repo("site", where, base="main", policy={"auto_merge_tier1": True}, checks=[check])  # type: ignore[list-item]  # a literal is no TypedDict to mypy
     story.tell(f"agentcom repo add site {where}")
     code = (await admin.create_enrolment())["code"]
     story.tell("agentcom enrol create")

@@ -118,7 +118,7 @@ async def start(tenant: Tenant, repositories: list[str]) -> None:
         for name in repositories:
             await hub.add_repo(
                 name, str(tenant.root / f"{name}.git"), base="main", policy={"auto_merge_tier1": True}, checks=[CHECK]
-            )  # type: ignore[list-item]
+            )  # type: ignore[list-item]  # a literal is no TypedDict to mypy
 
 
 async def work(tenant: Tenant, repositories: list[str], each: int) -> None:

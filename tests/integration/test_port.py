@@ -39,7 +39,7 @@ async def serving(port: Port, host: str = "127.0.0.1") -> AsyncIterator[str]:
     """A server; its base URL."""
     async with door() as here:
         with listen(host, 0) as listener:
-            running = server(echo, Acceptor(here.links, None), port)  # type: ignore[arg-type]
+            running = server(echo, Acceptor(here.links, None), port)  # type: ignore[arg-type]  # nobody authenticates here
             task = asyncio.create_task(running._serve([listener]))
             async with asyncio.timeout(10):
                 while not running.started:

@@ -102,7 +102,7 @@ async def test_an_agent_of_a_root_sidecar_is_nobody_and_its_work_is_verified_and
         assert [check.status for check in result.verification.checks] == ["pass"] * 5
         assert git("rev-parse", "agentcom/t-1/1", cwd=remote.path) == result.head_sha
         entry = pwd.getpwnam(NOBODY)
-        shown = lambda path: git("show", f"agentcom/t-1/1:{path}", cwd=remote.path)  # noqa: E731
+        shown = lambda path: git("show", f"agentcom/t-1/1:{path}", cwd=remote.path)  # noqa: E731  a name for one expression
         assert shown("who.txt").split() == [str(entry.pw_uid), str(entry.pw_gid), str(entry.pw_gid), entry.pw_dir]
         assert "Work" in shown("prompt.txt")
         assert shown("stolen.txt") == ""
