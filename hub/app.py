@@ -24,7 +24,7 @@ from fastapi import FastAPI
 from hub import __version__
 from hub.core.commands import Drain
 from hub.core.decision import Effect
-from hub.core.errors import HubError, StoreFull
+from hub.core.errors import HubError
 from hub.core.rows import EventRow
 from hub.doctor import open_doctor
 from hub.edge import port
@@ -42,6 +42,7 @@ from hub.forge.base import Remote
 from hub.forge.git import Git
 from hub.forge.local import LocalForge
 from hub.ids import AgentId, SessionEpoch
+from hub.services.chores import Chore, Chores
 from hub.services.clock import SteadyClock
 from hub.services.conductor import Conductor
 from hub.services.facts import FactReader
@@ -50,7 +51,7 @@ from hub.services.gatekeeper import Gatekeeper, concerns
 from hub.settings import HubSettings
 from hub.settings.tree import Listen
 from hub.store import blobs, specs, tokens
-from hub.store.base import CommitFailed, StoreBroken
+from hub.store.base import StoreBroken
 from hub.store.recovery import load_snapshot
 from hub.store.sqlite import STORE_FILE, SqliteStore
 from hub.telemetry.metrics import Metrics
@@ -62,6 +63,7 @@ DRAIN_S = 2.0
 CLOSE_IN_S = 0.2
 RECONNECT_AFTER_S = 1.0
 CHECKPOINT_S = 30.0
+"""How often the log is folded back into the file, while nobody waits for it."""
 
 log = structlog.get_logger("hub")
 
@@ -110,6 +112,7 @@ class Rooms:
     links: Links
     feed: Feed
     gatekeeper: Gatekeeper
+    chores: Chores
     acceptor: Acceptor
     http: FastAPI
     port: Port
@@ -123,7 +126,7 @@ class Rooms:
                 group.create_task(self.links.run(), name="links"),
                 group.create_task(self.clock.pulse(), name="pulse"),
                 group.create_task(self.gatekeeper.run(), name="gatekeeper"),
-                group.create_task(_checkpoints(self.store), name="checkpoints"),
+                group.create_task(self.chores.run(), name="chores"),
             ]
             door = group.create_task(server.serve(sockets=[listener]), name="door")
             _collect_rarely()
@@ -208,12 +211,13 @@ class Hub:
         forge = LocalForge(root=settings.data_dir / "repositories", git=git)
         gatekeeper = Gatekeeper(conductor, reader, {"local": forge}, now_s=lambda: int(time.time()))
         feed.listen(lambda events: gatekeeper.poke() if any(concerns(event) for _, event in events) else None)
+        chores = Chores(_chores(store), metrics.chore_ran)
         doors = Doors(
             conductor=conductor,
             reader=reader,
             feed=feed,
             gatekeeper=gatekeeper,
-            doctor=open_doctor(settings, store, forge),
+            doctor=open_doctor(settings, store, forge, chores),
             auth=auth,
             keyring=Keyring(key, auth, conductor, now_us, links.revoked),
             metrics=metrics.render,
@@ -230,6 +234,7 @@ class Hub:
             links=links,
             feed=feed,
             gatekeeper=gatekeeper,
+            chores=chores,
             acceptor=Acceptor(links, auth),
             http=create_http(doors),
             port=door,
@@ -252,14 +257,9 @@ def _collect_rarely() -> None:
     gc.set_threshold(10_000, 20, 50)
 
 
-async def _checkpoints(store: SqliteStore) -> None:
-    """Fold the WAL back while nobody waits for it."""
-    while True:
-        await asyncio.sleep(CHECKPOINT_S)
-        try:
-            await store.checkpoint()
-        except (CommitFailed, StoreFull) as fault:
-            log.warning("checkpoint_postponed", code=fault.code, said=str(fault))
+def _chores(store: SqliteStore) -> tuple[Chore, ...]:
+    """The periodic work of this hub."""
+    return (Chore("checkpoint", CHECKPOINT_S, store.checkpoint),)
 
 
 def run(settings: HubSettings, announce: Callable[[str], None], *, local_agents: bool = False) -> int:

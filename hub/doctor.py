@@ -11,6 +11,7 @@ from hub.edge.doctor import close_permissions, examine_certificate, examine_perm
 from hub.forge.doctor import examine_git
 from hub.forge.git import Git
 from hub.forge.local import LocalForge
+from hub.services.chores import Chores
 from hub.services.doctor import Doctor
 from hub.services.leftovers import Leftovers
 from hub.settings import HubSettings
@@ -20,7 +21,7 @@ from hub.store.sqlite import SqliteStore
 from hub.wire.finding import Finding, warn
 
 
-def open_doctor(settings: HubSettings, store: SqliteStore, forge: LocalForge) -> Doctor:
+def open_doctor(settings: HubSettings, store: SqliteStore, forge: LocalForge, chores: Chores) -> Doctor:
     """For a running hub."""
     data_dir = settings.data_dir
     leftovers = Leftovers(store.reader, {"local": forge})
@@ -37,6 +38,7 @@ def open_doctor(settings: HubSettings, store: SqliteStore, forge: LocalForge) ->
     return Doctor(
         {
             "store": partial(examine_store, store),
+            "chores": chores.examine,
             "permissions": permissions,
             "certificate": certificate,
             "git": partial(examine_git, forge.git),

@@ -12,6 +12,7 @@ from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST, genera
 from hub.ids import Lane, TaskState, Verdict
 
 _SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
+_LONG_SECONDS = (0.001, 0.01, 0.1, 1, 10, 60, 600)
 _SIZES = (1, 2, 5, 10, 25, 50, 100, 250, 512, 1024)
 
 
@@ -34,6 +35,12 @@ class Metrics:
         self.safety_claims = Counter(
             "agentcom_safety_pass_claims", "Claims only the safety pass made: a defect.", registry=registry
         )
+        self.chore_seconds = Histogram(
+            "agentcom_chore_seconds", "Time of one run of periodic work.", ["chore"], buckets=_LONG_SECONDS, registry=registry
+        )
+        self.chore_failures = Counter(
+            "agentcom_chore_failures", "Runs of periodic work that failed.", ["chore"], registry=registry
+        )
         for lane in Lane:
             self.queue_depth.labels(lane)
         for verdict in Verdict:
@@ -51,6 +58,11 @@ class Metrics:
         for state in TaskState:
             self.tasks.labels(state).set_function(partial(_lookup, states, state))
         self.agents_connected.set_function(connected)
+
+    def chore_ran(self, chore: str, seconds: float, done: bool) -> None:
+        """A run of periodic work ended."""
+        self.chore_seconds.labels(chore).observe(seconds)
+        self.chore_failures.labels(chore).inc(not done)
 
     def render(self) -> tuple[bytes, str]:
         """The OpenMetrics text and its content type."""
