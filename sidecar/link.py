@@ -91,8 +91,13 @@ class _Outbox:
             while self._frames:
                 data = self._frames.popleft()
                 self._bytes -= len(data)
-                async with asyncio.timeout(WRITE_S):
-                    await socket.send(data, text=True)
+                await _transmit(socket, data)
+
+
+async def _transmit(socket: ClientConnection, data: bytes) -> None:
+    """Hand one frame to the socket; raises TimeoutError when it takes nothing for 10 s."""
+    async with asyncio.timeout(WRITE_S):
+        await socket.send(data, text=True)
 
 
 class Link:

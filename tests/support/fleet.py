@@ -15,12 +15,37 @@ from typing import Any
 from hub.cli.demo.stage import Stage
 from hub.client import HubClient
 from hub.client.errors import HubUnreachable
+from tests.support.failpoints import points
 
+ROOT = Path(__file__).resolve().parents[2]
+LAUNCHER = "tests.support.failpoints"
 ENDED = frozenset({"done", "dead", "cancelled"})
 
 
 class Fleet(Stage):
-    """A stage without a play."""
+    """A stage without a play. ``failpoints`` says for "hub" or a sidecar's name what its next start is under, and that start alone."""
+
+    def __init__(self, root: Path, agents: int) -> None:
+        super().__init__(root, agents)
+        self.failpoints: dict[str, str] = {}
+        self.failpoint_log = root / "failpoints.log"
+
+    async def _spawn(self, argv: list[str], name: str, env: dict[str, str]) -> asyncio.subprocess.Process:
+        order = self.failpoints.pop(name, None)
+        if order is None:
+            return await super()._spawn(argv, name, env)
+        env |= {points.POINTS: order, points.LOG: str(self.failpoint_log), "PYTHONPATH": str(ROOT)}
+        return await super()._spawn([LAUNCHER, *argv], name, env)
+
+    async def died(self, name: str, *, limit_s: float = 60) -> int:
+        """The exit code of the hub or a sidecar that ends by itself."""
+        process = self._hub if name == "hub" else self._sidecars[name]
+        assert process is not None
+        return await asyncio.wait_for(process.wait(), limit_s)
+
+    def points_hit(self) -> list[str]:
+        """The failpoints that did something, in order."""
+        return [line.split()[0] for line in self.failpoint_log.read_text("utf-8").splitlines()]
 
     def client(self) -> HubClient:
         return HubClient(self.url, self.admin_token)
