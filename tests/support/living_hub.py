@@ -16,7 +16,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -47,8 +47,9 @@ _VOLATILE = {"agent": {"last_seen_at"}}
 class LivingHub:
     """Use :func:`living_hub`."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, settings: Mapping[str, str] = PATIENT) -> None:
         self.root = root
+        self._settings = settings
         self.data_dir = root / "hub"
         self.log = root / "hub.log"
         self.tokens: dict[str, str] = {}
@@ -78,7 +79,7 @@ class LivingHub:
             "--json-logs",
         ]
         env = {name: value for name, value in os.environ.items() if not name.startswith("AGENTCOM_")}
-        env |= PATIENT | NO_NETWORK
+        env |= {**self._settings, **NO_NETWORK}
         with self.log.open("wb") as log:
             self._process = subprocess.Popen([sys.executable, *argv], env=env, stdout=subprocess.DEVNULL, stderr=log)
         self.http = httpx2.Client(base_url=f"{self.url}/api/v1", timeout=30)
@@ -189,9 +190,9 @@ def _is_complaint(line: str) -> bool:
 
 
 @contextmanager
-def living_hub(root: Path) -> Iterator[LivingHub]:
-    """A hub that is ready; ended in order."""
-    hub = LivingHub(root)
+def living_hub(root: Path, settings: Mapping[str, str] = PATIENT) -> Iterator[LivingHub]:
+    """A hub that is ready, with these variables in its environment; ended in order."""
+    hub = LivingHub(root, settings)
     try:
         hub.start()
         yield hub
