@@ -48,11 +48,13 @@ from hub.services.conductor import Conductor
 from hub.services.facts import FactReader
 from hub.services.feed import Feed
 from hub.services.gatekeeper import Gatekeeper, concerns
+from hub.services.room import LOOK_S, Room
 from hub.settings import HubSettings
 from hub.settings.tree import Listen
 from hub.store import blobs, specs, tokens
 from hub.store.base import StoreBroken
 from hub.store.recovery import load_snapshot
+from hub.store.reserve import MEBIBYTE
 from hub.store.sqlite import STORE_FILE, SqliteStore
 from hub.telemetry.metrics import Metrics
 from hub.telemetry.supervisor import tell_supervisor
@@ -172,7 +174,11 @@ class Hub:
         door = open_port(there)
         with port.listen(there.host, there.port) as listener:  # first: a taken port leaves no new data directory behind
             url = there.public_url or port.address(there.host, listener.getsockname()[1], tls=door.tls is not None)
-            store = await SqliteStore.open(settings.data_dir / STORE_FILE, durability=settings.durability)
+            store = await SqliteStore.open(
+                settings.data_dir / STORE_FILE,
+                durability=settings.durability,
+                reserve_bytes=settings.storage.reserve_mb * MEBIBYTE,
+            )
             try:
                 key = await first_start(store, settings.data_dir, local_agents=self._local_agents)
                 rooms = await self._furnish(store, key, door)
@@ -185,7 +191,7 @@ class Hub:
         settings, reader = self._settings, store.reader
         auth = Authenticator(key, await tokens.every(reader), now_us)
         hub_id, feed_epoch, hub_epoch = await store.begin_epoch()
-        metrics, clock, feed = Metrics(), SteadyClock(), Feed(feed_epoch, store.last_seq)
+        metrics, clock, feed, room = Metrics(), SteadyClock(), Feed(feed_epoch, store.last_seq), Room(store.reserve)
         links = Links(
             terms=settings.terms,
             identity=(hub_id, hub_epoch, __version__),
@@ -203,6 +209,7 @@ class Hub:
             hub_epoch,
             partial(load_snapshot, reader),
             metrics.safety_claims.inc,
+            room.admit,
         )
         await conductor.open()
         links.connect(conductor)
@@ -211,18 +218,20 @@ class Hub:
         forge = LocalForge(root=settings.data_dir / "repositories", git=git)
         gatekeeper = Gatekeeper(conductor, reader, {"local": forge}, now_s=lambda: int(time.time()))
         feed.listen(lambda events: gatekeeper.poke() if any(concerns(event) for _, event in events) else None)
-        chores = Chores(_chores(store), metrics.chore_ran)
+        chores = Chores(_chores(store, room, conductor), metrics.chore_ran)
         doors = Doors(
             conductor=conductor,
             reader=reader,
             feed=feed,
             gatekeeper=gatekeeper,
-            doctor=open_doctor(settings, store, forge, chores),
+            doctor=open_doctor(settings, store, forge, chores, room),
             auth=auth,
             keyring=Keyring(key, auth, conductor, now_us, links.revoked),
             metrics=metrics.render,
             probe=lambda name, url, base: forge.probe(Remote(name=name, url=url), base),
             readiness=lambda: {"scheduler": conductor.is_open, "accepting": not self._stop.is_set()},
+            degraded=room.degraded,
+            admit_body=room.admit_body,
             now=now_us,
             hub_id=hub_id,
             version=__version__,
@@ -257,9 +266,12 @@ def _collect_rarely() -> None:
     gc.set_threshold(10_000, 20, 50)
 
 
-def _chores(store: SqliteStore) -> tuple[Chore, ...]:
+def _chores(store: SqliteStore, room: Room, conductor: Conductor) -> tuple[Chore, ...]:
     """The periodic work of this hub."""
-    return (Chore("checkpoint", CHECKPOINT_S, store.checkpoint),)
+    return (
+        Chore("space", LOOK_S, partial(room.look, conductor)),
+        Chore("checkpoint", CHECKPOINT_S, store.checkpoint),
+    )
 
 
 def run(settings: HubSettings, announce: Callable[[str], None], *, local_agents: bool = False) -> int:

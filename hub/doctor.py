@@ -14,6 +14,7 @@ from hub.forge.local import LocalForge
 from hub.services.chores import Chores
 from hub.services.doctor import Doctor
 from hub.services.leftovers import Leftovers
+from hub.services.room import Room
 from hub.settings import HubSettings
 from hub.settings.tree import Listen
 from hub.store.doctor import examine_files, examine_store, is_in_use
@@ -21,7 +22,7 @@ from hub.store.sqlite import SqliteStore
 from hub.wire.finding import Finding, warn
 
 
-def open_doctor(settings: HubSettings, store: SqliteStore, forge: LocalForge, chores: Chores) -> Doctor:
+def open_doctor(settings: HubSettings, store: SqliteStore, forge: LocalForge, chores: Chores, room: Room) -> Doctor:
     """For a running hub."""
     data_dir = settings.data_dir
     leftovers = Leftovers(store.reader, {"local": forge})
@@ -38,6 +39,7 @@ def open_doctor(settings: HubSettings, store: SqliteStore, forge: LocalForge, ch
     return Doctor(
         {
             "store": partial(examine_store, store),
+            "space": room.examine,
             "chores": chores.examine,
             "permissions": permissions,
             "certificate": certificate,

@@ -234,6 +234,16 @@ class ChangeState(StrEnum):
     """Ended without merging: rejected for good, or its task was cancelled."""
 
 
+class SpaceState(StrEnum):
+    """The room on the store's disk, as far as it decides what is taken."""
+
+    AMPLE = "ample"
+    LOW = "low"
+    """Nothing new is taken from people; agents at work go on."""
+    FULL = "full"
+    """The reserve was given up: what agents at work say is written from it."""
+
+
 class Scope(StrEnum):
     """What a token is good for. Approving is never implied by another scope: it needs a credential that agents cannot read."""
 

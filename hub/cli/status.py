@@ -48,6 +48,8 @@ def status(
         return
     missing = ", ".join(name for name, holds in found["checks"].items() if not holds)
     ready = render.Cell("ready", "green") if found["ready"] else render.Cell(f"not ready: {missing}", "bold red")
+    if found["ready"] and found["degraded"]:
+        ready = render.Cell(f"ready for agents, refuses people: {', '.join(found['degraded'])}", "bold red")
     render.facts(
         [
             ("hub", ready),

@@ -454,6 +454,7 @@ class Status(TypedDict):
     version: str
     ready: bool
     checks: dict[str, bool]
+    degraded: list[str]
     tasks: dict[str, int]
     queue: dict[str, int]
     finished_24h: dict[str, int]

@@ -24,6 +24,7 @@ class HubError(Exception):
     code = "internal"
     status = 500
     retryable = False
+    hint = ""
 
 
 class Refused(HubError):
@@ -62,11 +63,12 @@ class OutcomeUnknown(HubError):
 
 
 class StoreFull(HubError):
-    """The disk is full: nothing was accepted."""
+    """The disk is full, and the reserve is spent: nothing was accepted."""
 
-    code = "store_full"
+    code = "disk_full"
     status = 507
     retryable = True
+    hint = "free some space on the disk of the hub's data directory; agentcom db health says what takes it"
 
 
 class IllegalTransition(HubError):

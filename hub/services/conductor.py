@@ -106,7 +106,7 @@ def _no_collection() -> Iterator[None]:
 
 @dataclass(slots=True)
 class Conductor:
-    """Owns the scheduler. ``reopen`` reads the committed snapshot for a rebuild."""
+    """Owns the scheduler. ``reopen`` reads the committed snapshot for a rebuild; ``admit`` raises Refused for what finds no room."""
 
     store: Store
     facts: FactReader
@@ -116,6 +116,7 @@ class Conductor:
     hub_epoch: int
     reopen: Callable[[], Any]
     on_safety_claims: Callable[[int], None] = lambda _claims: None
+    admit: Callable[[Command], None] = lambda _command: None
     scheduler_: Scheduler | None = None
     _pending: list[_Waiting] = field(default_factory=list)
     _writing: list[_Waiting] = field(default_factory=list)
@@ -178,6 +179,7 @@ class Conductor:
         """Apply a command now; its effects leave with its commit. Raises Refused at once (or through the future, if given)."""
         if self._closing:
             raise OutcomeUnknown("the hub is stopping")  # before it is applied: what can never be written must not be decided
+        self.admit(command)
         if isinstance(command, commands.Submit):
             self._check_backlog()
         scheduler, stamp = self._live, self.clock.stamp()
@@ -331,7 +333,7 @@ class Conductor:
             except StoreFull as full:
                 if self._closing:
                     raise
-                log.warning("store_full", error=str(full), retry_s=FULL_RETRY_S)
+                log.warning("waiting_for_space", error=str(full), retry_s=FULL_RETRY_S)
                 await asyncio.sleep(FULL_RETRY_S)
             else:
                 return

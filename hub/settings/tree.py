@@ -120,6 +120,14 @@ class Limits(Table):
     max_links: Annotated[int, Field(ge=1, le=100_000, description="agents connected at once; each needs an open file")] = 10_000
 
 
+class Storage(Table):
+    """What the store may take of its disk."""
+
+    reserve_mb: Annotated[
+        int, Field(ge=0, le=65_536, description="MiB kept for agents at work: submissions end while as much again is free")
+    ] = 64
+
+
 class Git(Table):
     """How the hub talks to remotes."""
 
@@ -153,6 +161,7 @@ class HubSettings(Table):
     listen: Listen = Listen()
     lease: Lease = Lease()
     limits: Limits = Limits()
+    storage: Storage = Storage()
     git: Git = Git()
     log: Log = Log()
 

@@ -7,25 +7,28 @@ to 3.51.2 can corrupt a WAL that two connections checkpoint at once, and the sin
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
 import secrets
 import sqlite3
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-import aiosqlite
 import structlog
 
 from hub import ids
 from hub.core.errors import HubError, StoreFull
 from hub.ids import Micros
-from hub.store.base import CommitFailed, Look, Record, StoreBroken, StoreUnusable
+from hub.store.base import StoreUnusable, Tx
+from hub.store.faults import classify, unopened
 from hub.store.journal import check_schema
 from hub.store.migrations import migrate
+from hub.store.place import refuse_network_fs, take_lock
+from hub.store.readers import Connection, Readers
+from hub.store.reserve import Reserve
 from hub.store.sql import statements
 from hub.store.writer import Committed, Group, commit_group
 
@@ -45,7 +48,6 @@ PRAGMAS: Mapping[str, str | int] = {
     "mmap_size": 0,
 }
 SYNCHRONOUS = {"normal": 1, "full": 2}
-NETWORK_FS = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "fuse.sshfs", "afs", "ceph", "glusterfs"})
 FIXED_IN = (3, 51, 3)
 
 log = structlog.get_logger("store")
@@ -57,95 +59,23 @@ for _words in StrEnum.__subclasses__():
     if _words.__module__ == ids.__name__:
         sqlite3.register_adapter(_words, str.__str__)
 
-_NO_STORE = frozenset({sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_CANTOPEN})
-
-
-class _Connection(aiosqlite.Connection):
-    """An aiosqlite connection that runs a whole function in one hop to its thread."""
-
-    async def run(self, fn: Callable[[sqlite3.Connection], T]) -> T:
-        """Run ``fn`` on the connection's thread (aiosqlite's private ``_execute``; its version range is pinned for this)."""
-        result: T = await self._execute(lambda: fn(self._conn))  # type: ignore[no-untyped-call]  # aiosqlite leaves it untyped
-        return result
-
-
-class _Look:
-    """The :class:`hub.store.base.Look` over one connection. A statement is finished, or it would keep its read transaction open."""
-
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
-
-    def one(self, query: str, /, **params: Any) -> Record | None:
-        """See the protocol."""
-        cursor = self._connection.execute(statements()[query], params)
-        row: Record | None = cursor.fetchone()
-        cursor.close()
-        return row
-
-    def all(self, query: str, /, **params: Any) -> list[Record]:
-        """See the protocol."""
-        return self._connection.execute(statements()[query], params).fetchall()
-
-
-class Readers:
-    """The :class:`hub.store.base.Reader` over a few read-only connections; queries are short and take turns."""
-
-    def __init__(self, connections: list[_Connection]) -> None:
-        self._free: asyncio.Queue[_Connection] = asyncio.Queue()
-        self._all = connections
-        for connection in connections:
-            self._free.put_nowait(connection)
-
-    async def run(self, fn: Callable[[sqlite3.Connection], T]) -> T:
-        """Run ``fn`` in one read transaction, so that everything it reads is of one moment."""
-
-        def in_transaction(connection: sqlite3.Connection) -> T:
-            connection.execute("BEGIN")
-            try:
-                return fn(connection)
-            finally:
-                connection.execute("ROLLBACK")
-
-        return await self._lend(in_transaction)
-
-    async def _lend(self, fn: Callable[[sqlite3.Connection], T]) -> T:
-        connection = await self._free.get()
-        work = asyncio.ensure_future(connection.run(fn))
-
-        def give_back(done: asyncio.Future[T]) -> None:
-            self._free.put_nowait(connection)
-            if not done.cancelled():
-                done.exception()  # heard, also when whoever asked is gone
-
-        # a cancelled caller must not return a connection that is still at work: the work itself does
-        work.add_done_callback(give_back)
-        return await asyncio.shield(work)
-
-    async def one(self, query: str, /, **params: Any) -> Record | None:
-        """See the protocol."""
-        return await self._lend(lambda connection: _Look(connection).one(query, **params))
-
-    async def all(self, query: str, /, **params: Any) -> list[Record]:
-        """See the protocol."""
-        return await self._lend(lambda connection: _Look(connection).all(query, **params))
-
-    async def look(self, fn: Callable[[Look], T]) -> T:
-        """See the protocol."""
-        return await self.run(lambda connection: fn(_Look(connection)))
-
-    async def close(self) -> None:
-        """Close every reader."""
-        for connection in self._all:
-            await connection.close()
-
 
 class SqliteStore:
     """The durable memory of one hub. Open it once, close it in ``finally``: its threads are not daemons."""
 
     def __init__(
-        self, path: Path, writer: _Connection, readers: Readers, *, lock: int, last_seq: int, durability: Durability
+        self,
+        path: Path,
+        writer: Connection,
+        readers: Readers,
+        *,
+        lock: int,
+        last_seq: int,
+        durability: Durability,
+        reserve: Reserve,
     ) -> None:
         self.path = path
+        self.reserve = reserve
         self._durability: Durability = durability
         self.reader = readers
         self._writer = writer
@@ -153,43 +83,67 @@ class SqliteStore:
         self._last_seq = last_seq
 
     @classmethod
-    async def open(cls, path: Path, *, durability: Durability = "full", readers: int = READERS) -> SqliteStore:
-        """Open (and migrate) the file; raises StoreUnusable if another hub has it, it is too new, or a pragma does not hold."""
+    async def open(
+        cls, path: Path, *, durability: Durability = "full", readers: int = READERS, reserve_bytes: int = 0
+    ) -> SqliteStore:
+        """Open (and migrate) the file; raises StoreUnusable if another hub has it, it is too new, or a pragma does not hold.
+
+        ``reserve_bytes`` are kept free for agents at work; see :mod:`hub.store.reserve`.
+        """
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as fault:
             raise StoreUnusable(f"{path.parent} cannot be a data directory: {fault.strerror}; choose another") from fault
-        _refuse_network_fs(path)
+        refuse_network_fs(path)
         if sqlite3.sqlite_version_info < FIXED_IN:
             log.debug("sqlite_version", version=sqlite3.sqlite_version, note="safe here: one connection writes and checkpoints")
-        lock = _take_lock(path)
-        opened: list[_Connection] = []
+        lock = take_lock(path)
         try:
-            writer = await _connect(path, writable=True)
-            opened.append(writer)
-            await writer.run(lambda connection: _prepare(connection, path, durability))
-            last = await writer.run(lambda connection: connection.execute(statements()["event_last_seq"]).fetchone())
-            for _ in range(readers):
-                reader = await _connect(path, writable=False)
-                opened.append(reader)
-                await reader.run(_prepare_reader)
+            reserve = Reserve(path, reserve_bytes)
+            try:
+                opened, last_seq = await _open_all(path, durability, readers)
+            except sqlite3.Error as fault:
+                if not (isinstance(classify(fault, path.parent, opening=True), StoreFull) and reserve.release()):
+                    raise
+                opened, last_seq = await _open_all(path, durability, readers)
         except BaseException as fault:
-            for connection in opened:
-                await connection.close()
             os.close(lock)
-            if isinstance(fault, sqlite3.DatabaseError) and fault.sqlite_errorcode in _NO_STORE:
-                raise StoreUnusable(f"{path} is no store of a hub, or broken: {fault}; restore a backup of it") from fault
+            if isinstance(fault, sqlite3.Error):
+                raise unopened(fault, path) from fault
             raise
-        return cls(path, writer, Readers(opened[1:]), lock=lock, last_seq=last["seq"], durability=durability)
+        await asyncio.to_thread(reserve.keep)
+        return cls(path, opened[0], Readers(opened[1:]), lock=lock, last_seq=last_seq, durability=durability, reserve=reserve)
 
     async def commit(self, group: Group, now: Micros) -> Committed:
-        """Commit one group. The caller must be the only one, and must not be cancelled (shield it)."""
+        """Commit one group. The caller must be the only one, and must not be cancelled (shield it).
+
+        A disk that is full costs the reserve, and the same group is tried once more; raises StoreFull when that was spent already.
+        """
+
+        def write(connection: sqlite3.Connection) -> Committed:
+            return commit_group(connection, group, statements(), self._last_seq, now)
+
         try:
-            done = await self._writer.run(lambda connection: commit_group(connection, group, statements(), self._last_seq, now))
-        except sqlite3.Error as fault:
-            raise _classify(fault) from fault
+            done = await self._run(write)
+        except StoreFull:
+            if not await self._make_room():
+                raise
+            done = await self._run(write)
         self._last_seq += len(done.events)
         return done
+
+    async def _run(self, fn: Callable[[sqlite3.Connection], T]) -> T:
+        try:
+            return await self._writer.run(fn)
+        except sqlite3.Error as fault:
+            raise classify(fault, self.path.parent) from fault
+
+    async def _make_room(self) -> bool:
+        """Give up the reserve, and fold the log back into the room that this makes; whether there was anything to give up."""
+        released = await asyncio.to_thread(self.reserve.release)
+        with suppress(HubError):
+            await self.checkpoint(truncate=True)
+        return released
 
     @property
     def last_seq(self) -> int:
@@ -204,23 +158,22 @@ class SqliteStore:
     async def begin_epoch(self) -> tuple[str, str, int]:
         """Count this start of the hub; returns (hub_id, feed_epoch, hub_epoch)."""
 
-        def next_epoch(connection: sqlite3.Connection) -> tuple[str, str, int]:
+        def next_epoch(tx: Tx) -> tuple[str, str, int]:
             def get(key: str, default: str) -> str:
-                row = connection.execute(statements()["meta_get"], {"key": key}).fetchone()
+                row = tx.one("meta_get", key=key)
                 return row["value"] if row is not None else default
 
-            values = {
-                "hub_id": get("hub_id", secrets.token_hex(8)),
-                "feed_epoch": get("feed_epoch", secrets.token_hex(6)),
-                "hub_epoch": str(int(get("hub_epoch", "0")) + 1),
-            }
-            connection.execute("BEGIN IMMEDIATE")
-            for key, value in values.items():
-                connection.execute(statements()["meta_set"], {"key": key, "value": value})
-            connection.execute("COMMIT")
-            return values["hub_id"], values["feed_epoch"], int(values["hub_epoch"])
+            hub_id, feed_epoch = get("hub_id", secrets.token_hex(8)), get("feed_epoch", secrets.token_hex(6))
+            hub_epoch = int(get("hub_epoch", "0")) + 1
+            for key, value in {"hub_id": hub_id, "feed_epoch": feed_epoch, "hub_epoch": hub_epoch}.items():
+                tx.run("meta_set", key=key, value=str(value))
+            return hub_id, feed_epoch, hub_epoch
 
-        return await self._writer.run(next_epoch)
+        (outcome,) = (await self.commit(Group(operations=[next_epoch]), Micros(time.time_ns() // 1000))).outcomes
+        if isinstance(outcome, BaseException):
+            raise outcome
+        epochs: tuple[str, str, int] = outcome
+        return epochs
 
     async def pragmas(self) -> dict[str, tuple[str, str]]:
         """Every pragma of the writer: (what it must be, what SQLite says it is)."""
@@ -231,10 +184,7 @@ class SqliteStore:
     async def checkpoint(self, *, truncate: bool = False) -> None:
         """Move the WAL into the file; only the writer ever does."""
         mode = "TRUNCATE" if truncate else "PASSIVE"
-        try:
-            await self._writer.run(lambda connection: connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone())
-        except sqlite3.Error as fault:
-            raise _classify(fault) from fault
+        await self._run(lambda connection: connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone())
 
     async def close(self) -> None:
         """Close all connections and let go of the lock."""
@@ -247,54 +197,39 @@ class SqliteStore:
             os.close(self._lock)
 
 
-def _classify(fault: sqlite3.Error) -> HubError:
-    """What a failed COMMIT means (store.md): full disks are for the caller, broken ones end the process, the rest is rebuilt."""
-    code = getattr(fault, "sqlite_errorcode", 0) & 0xFF
-    if code == sqlite3.SQLITE_FULL:
-        return StoreFull("the disk is full; free some space, nothing was accepted")
-    if code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_READONLY):
-        return StoreBroken(f"{type(fault).__name__}: {fault}")
-    return CommitFailed(f"{type(fault).__name__}: {fault}")
+async def _open_all(path: Path, durability: Durability, readers: int) -> tuple[list[Connection], int]:
+    """The writer and its readers, and the newest event; on failure none of them stays open."""
+    opened: list[Connection] = []
+    try:
+        writer = await _connect(path, writable=True)
+        opened.append(writer)
+        await writer.run(lambda connection: _prepare(connection, path, durability))
+        last = await writer.run(lambda connection: connection.execute(statements()["event_last_seq"]).fetchone())
+        for _ in range(readers):
+            reader = await _connect(path, writable=False)
+            opened.append(reader)
+            await reader.run(_prepare_reader)
+    except BaseException:
+        for connection in opened:
+            await connection.close()
+        raise
+    return opened, last["seq"]
 
 
-async def _connect(path: Path, *, writable: bool) -> _Connection:
+async def _connect(path: Path, *, writable: bool) -> Connection:
     def connector() -> sqlite3.Connection:
         uri = f"file:{path.as_posix().replace('?', '%3f').replace('#', '%23')}?mode={'rwc' if writable else 'ro'}"
         connection = sqlite3.connect(uri, uri=True, isolation_level=None)
         connection.row_factory = _as_dict
         return connection
 
-    connection = _Connection(connector, iter_chunk_size=64)
+    connection = Connection(connector, iter_chunk_size=64)
     await connection
     return connection
 
 
 def _as_dict(cursor: sqlite3.Cursor, row: tuple[Any, ...]) -> dict[str, Any]:
     return {column[0]: value for column, value in zip(cursor.description, row, strict=True)}
-
-
-def _take_lock(path: Path) -> int:
-    descriptor = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        raise StoreUnusable(f"another hub has {path} open; stop it first, or give this one another --data-dir") from None
-    return descriptor
-
-
-def _refuse_network_fs(path: Path) -> None:
-    mounts = Path("/proc/mounts")
-    if not mounts.exists():
-        return
-    real = path.parent.resolve()
-    best = ("", "")
-    for line in mounts.read_text().splitlines():
-        _, at, kind, *_ = line.split(" ")
-        if real.is_relative_to(at) and len(at) >= len(best[0]):
-            best = (at, kind)
-    if best[1] in NETWORK_FS:
-        raise StoreUnusable(f"{path} is on a {best[1]} file system; its locks do not protect a WAL. Use a local disk.")
 
 
 def _prepare(connection: sqlite3.Connection, path: Path, durability: Durability) -> None:

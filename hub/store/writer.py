@@ -16,6 +16,7 @@ from typing import Any
 from hub.core.rows import EventRow, Row
 from hub.ids import Micros
 from hub.store.base import Operation, Record
+from hub.store.faults import OF_THE_DISK, primary
 from hub.store.journal import write_rows
 from hub.store.specs import Claim, Specs, read_specs
 
@@ -113,7 +114,9 @@ def _operate(
     connection.execute("SAVEPOINT operation")
     try:
         value = operation(tx)
-    except Exception as fault:  # noqa: BLE001  whatever it is, it is its caller's to hear and no one else's
+    except Exception as fault:  # whatever it is, it is its caller's to hear and no one else's, unless the disk said it
+        if isinstance(fault, sqlite3.Error) and primary(fault) in OF_THE_DISK:
+            raise
         connection.execute("ROLLBACK TO operation")
         connection.execute("RELEASE operation")
         return fault

@@ -372,6 +372,8 @@ class House:
         self.gatekeeper = FakeGatekeeper()
         self.doctor = FakeDoctor()
         self.ready = {"store": True}
+        self.degraded: list[str] = []
+        self.no_room: Exception | None = None
         self.probed: list[tuple[str, str, str]] = []
         self.unfit: Exception | None = None
         self.tokens = TOKENS
@@ -387,12 +389,18 @@ class House:
             keyring=Keyring(KEY, AUTH, self.conductor, lambda: NOW, self.revoked.append),
             metrics=lambda: (b"agentcom_up 1\n", "text/plain; version=0.0.4; charset=utf-8"),
             readiness=lambda: self.ready,
+            degraded=lambda: self.degraded,
+            admit_body=self._admit_body,
             probe=self._probe,
             now=lambda: NOW,
             hub_id="hub-1",
             version="0.1.0",
         )
         self.app = _serve(self.doors)
+
+    def _admit_body(self, _size_bytes: int) -> None:
+        if self.no_room is not None:
+            raise self.no_room
 
     def _issue_tokens(self) -> None:
         """Every scope's token, in the table and at the door; the door outlives the house."""

@@ -34,6 +34,7 @@ PATIENT = {
     "AGENTCOM_LEASE_BEAT_S": "600",
     "AGENTCOM_LEASE_ACCEPT_S": "600",
     "AGENTCOM_LEASE_GRACE_S": "3600",
+    "AGENTCOM_STORAGE_RESERVE_MB": "1",
 }
 NO_NETWORK = {
     # an address in a case is refused or fails at once: no test leaves this machine

@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 ELSEWHERE = {
     "hub.edge.http.connection:Connection._say": "a refusal of what is no HTTP: nothing was done, nothing is promised",
+    "hub.store.reserve:_fill": "room that is kept: its bytes mean nothing",
     "sidecar.doctor.machine:state_directory": "a probe of the disk, in a file without a name",
     "sidecar.runs.shim:main": "who holds the lock: without it whoever sweeps goes by the mark",
 }

@@ -32,6 +32,7 @@ async def put(sha256: Digest, request: Request, hub: Hub) -> Response:
     found = hashlib.sha256(body).hexdigest()
     if found != sha256:
         raise Refused(422, "digest_mismatch", f"the body's SHA-256 is {found}", hint="store it under that, or send it again")
+    hub.admit_body(len(body))
     created = await hub.conductor.record(blobs.put(sha256, body), size_bytes=len(body))
     return Response(status_code=201 if created else 204)
 

@@ -151,7 +151,8 @@ class Doctor(Protocol):
 class Doors:
     """Everything the HTTP door is given.
 
-    ``metrics`` renders (body, content type); ``readiness`` names each check and whether it holds.
+    ``metrics`` renders (body, content type); ``readiness`` names each check and whether it holds; ``degraded`` lists the codes with
+    which a ready hub refuses people just now; ``admit_body`` raises Refused for a body of that many bytes without room.
     """
 
     conductor: Conductor
@@ -163,6 +164,8 @@ class Doors:
     keyring: Keyring
     metrics: Callable[[], tuple[bytes, str]]
     readiness: Callable[[], Mapping[str, bool]]
+    degraded: Callable[[], Sequence[str]]
+    admit_body: Callable[[int], None]
     probe: Callable[[str, str, str], Awaitable[None]]
     """(name, url, base) of a repository to be registered: raises 422 with the cure if changes could not be merged there."""
     now: Callable[[], int]

@@ -25,11 +25,13 @@ async def healthz() -> dict[str, bool]:
     },
 )
 async def readyz(hub: Hub) -> Response:
-    """200 when every check holds, otherwise 503; the body names each."""
+    """200 when every check holds, otherwise 503; the body names each, and the codes with which people are refused just now."""
     checks = hub.readiness()
     ready = all(checks.values())
     return Response(
-        orjson.dumps({"ready": ready, "checks": dict(checks)}), 200 if ready else 503, media_type="application/json"
+        orjson.dumps({"ready": ready, "checks": dict(checks), "degraded": list(hub.degraded())}),
+        200 if ready else 503,
+        media_type="application/json",
     )
 
 

@@ -80,7 +80,7 @@ def of_error(error: HubError, request_id: str | None = None) -> Response:
     if not isinstance(error, Refused):
         detail = "the hub failed; its log has the cause" if error.status == 500 else str(error)
         headers = {"Retry-After": "1"} if error.retryable else None
-        return problem(error.status, error.code, detail, request_id=request_id, headers=headers)
+        return problem(error.status, error.code, detail, hint=error.hint, request_id=request_id, headers=headers)
     headers = {}
     if error.retry_after_s is not None:
         headers["Retry-After"] = str(error.retry_after_s)

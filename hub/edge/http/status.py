@@ -16,11 +16,15 @@ router = APIRouter(tags=["status"], route_class=JsonRoute)
 
 
 class StatusOut(Out):
-    """``tasks`` live by state, ``queue`` ready by lane, ``finished_24h`` by terminal state, ``changes`` open by state."""
+    """``tasks`` live by state, ``queue`` ready by lane, ``finished_24h`` by terminal state, ``changes`` open by state.
+
+    ``degraded`` lists the codes with which a ready hub refuses people just now.
+    """
 
     version: str
     ready: bool
     checks: dict[str, bool]
+    degraded: list[str]
     tasks: dict[str, int]
     queue: dict[str, int]
     finished_24h: dict[str, int]
@@ -43,6 +47,7 @@ async def status(hub: Hub) -> StatusOut:
         version=hub.version,
         ready=all(checks.values()),
         checks=checks,
+        degraded=list(hub.degraded()),
         tasks={state: states[state] for state in TaskState if states.get(state)},
         queue={lane: queue.get(lane, 0) for lane in Lane},
         finished_24h=counted.finished,

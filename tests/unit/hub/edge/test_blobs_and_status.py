@@ -1,6 +1,7 @@
 import hashlib
 
 from hub.core.agent import Agent
+from hub.core.errors import Refused
 from hub.ids import AgentId, AgentState, Lane, Scope, TaskState
 from tests.support.doors import NOW
 
@@ -58,6 +59,7 @@ async def test_status_counts_live_work_in_memory_and_finished_work_of_a_day(hous
         "version": "0.1.0",
         "ready": False,
         "checks": {"store": True, "accepting": False},
+        "degraded": [],
         "tasks": {"queued": 3},
         "queue": {"urgent": 0, "high": 2, "normal": 0, "low": 0},
         "finished_24h": {"done": 1},
@@ -66,3 +68,12 @@ async def test_status_counts_live_work_in_memory_and_finished_work_of_a_day(hous
         "feed_epoch": "e1",
         "seq": 9,
     }
+
+
+async def test_a_body_without_room_is_refused_and_not_stored(house):
+    body = b"x" * 10
+    house.no_room = Refused(507, "disk_full", "no room", hint="free some", retry_after_s=10)
+    async with house.client(Scope.AGENT) as client:
+        answer = await client.put(f"/api/v1/blobs/{hashlib.sha256(body).hexdigest()}", content=body)
+    assert (answer.status_code, answer.json()["code"], answer.headers["retry-after"]) == (507, "disk_full", "10")
+    assert house.connection.execute("SELECT * FROM blob").fetchall() == []

@@ -145,7 +145,11 @@ async def test_health_readiness_metrics(house):
         assert (await client.get("/readyz")).status_code == 200
         house.ready["store"] = False
         answer = await client.get("/readyz")
-        assert (answer.status_code, answer.json()) == (503, {"ready": False, "checks": {"store": False}})
+        assert (answer.status_code, answer.json()) == (503, {"ready": False, "checks": {"store": False}, "degraded": []})
+        house.ready["store"] = True
+        house.degraded = ["disk_full"]
+        answer = await client.get("/readyz")
+        assert (answer.status_code, answer.json()["degraded"]) == (200, ["disk_full"]), "agents at work need the hub"
         metrics = await client.get("/metrics")
         assert metrics.headers["content-type"].startswith("text/plain; version=0.0.4")
 

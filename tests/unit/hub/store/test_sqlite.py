@@ -18,8 +18,9 @@ from hub.core.rows import EventRow
 from hub.ids import Micros
 from hub.store import sqlite as module
 from hub.store.base import CommitFailed, Look, StoreBroken
+from hub.store.faults import classify
 from hub.store.recovery import load_snapshot
-from hub.store.sqlite import PRAGMAS, SqliteStore, StoreUnusable, _classify
+from hub.store.sqlite import PRAGMAS, SqliteStore, StoreUnusable
 from hub.store.writer import Group
 from tests.unit.hub.store.test_journal import NEED, new, state
 
@@ -243,10 +244,10 @@ async def test_every_start_is_counted(path: Path) -> None:
         (sqlite3.SQLITE_CONSTRAINT_UNIQUE, CommitFailed),
     ],
 )
-def test_what_a_failed_commit_means(code: int, kind: type[Exception]) -> None:
+def test_what_a_failed_commit_means(code: int, kind: type[Exception], tmp_path: Path) -> None:
     fault = sqlite3.OperationalError("x")
     fault.sqlite_errorcode = code
-    assert isinstance(_classify(fault), kind)
+    assert isinstance(classify(fault, tmp_path), kind)
 
 
 async def test_a_really_full_file_is_the_callers(path: Path) -> None:
