@@ -91,6 +91,8 @@ class _Publisher:
         for _, event in events:
             if event.cause == "lease_expired":
                 self._metrics.lease_expiries.inc()
+            elif event.kind == "agent.quarantined":
+                self._metrics.quarantines.inc()
         self._feed.publish(events)
 
     def resync(self) -> None:
@@ -213,7 +215,9 @@ class Hub:
         )
         await conductor.open()
         links.connect(conductor)
-        metrics.watch(conductor.ready_by_lane, conductor.live_by_state, lambda: links.connected)
+        metrics.watch(
+            conductor.ready_by_lane, conductor.live_by_state, lambda: links.connected, lambda: len(conductor.quarantined())
+        )
         git = Git(environ=os.environ, talk_timeout_s=settings.git.remote_timeout_s)
         forge = LocalForge(root=settings.data_dir / "repositories", git=git)
         gatekeeper = Gatekeeper(conductor, reader, {"local": forge}, now_s=lambda: int(time.time()))
@@ -224,7 +228,7 @@ class Hub:
             reader=reader,
             feed=feed,
             gatekeeper=gatekeeper,
-            doctor=open_doctor(settings, store, forge, chores, room),
+            doctor=open_doctor(settings, store, forge, chores, room, conductor.quarantined),
             auth=auth,
             keyring=Keyring(key, auth, conductor, now_us, links.revoked),
             metrics=metrics.render,

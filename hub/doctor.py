@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
 
+from hub.core.agent import Agent
 from hub.edge.doctor import close_permissions, examine_certificate, examine_permissions
 from hub.forge.doctor import examine_git
 from hub.forge.git import Git
 from hub.forge.local import LocalForge
 from hub.services.chores import Chores
-from hub.services.doctor import Doctor
+from hub.services.doctor import Doctor, judge_agents
 from hub.services.leftovers import Leftovers
 from hub.services.room import Room
 from hub.settings import HubSettings
@@ -22,7 +24,14 @@ from hub.store.sqlite import SqliteStore
 from hub.wire.finding import Finding, warn
 
 
-def open_doctor(settings: HubSettings, store: SqliteStore, forge: LocalForge, chores: Chores, room: Room) -> Doctor:
+def open_doctor(
+    settings: HubSettings,
+    store: SqliteStore,
+    forge: LocalForge,
+    chores: Chores,
+    room: Room,
+    quarantined: Callable[[], Sequence[Agent]],
+) -> Doctor:
     """For a running hub."""
     data_dir = settings.data_dir
     leftovers = Leftovers(store.reader, {"local": forge})
@@ -32,6 +41,9 @@ def open_doctor(settings: HubSettings, store: SqliteStore, forge: LocalForge, ch
 
     async def certificate() -> list[Finding]:
         return _certificate(settings.listen)
+
+    async def agents() -> list[Finding]:
+        return [judge_agents(quarantined())]
 
     async def close() -> None:
         close_permissions(data_dir)
@@ -45,6 +57,7 @@ def open_doctor(settings: HubSettings, store: SqliteStore, forge: LocalForge, ch
             "certificate": certificate,
             "git": partial(examine_git, forge.git),
             "leftovers": leftovers.examine,
+            "agents": agents,
         },
         menders=(close, leftovers.mend),
     )

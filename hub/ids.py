@@ -113,6 +113,15 @@ class AgentState(StrEnum):
     BLOCKED = "blocked"
 
 
+class StrikeOf(StrEnum):
+    """What a reason against an agent is about."""
+
+    OFFER = "offer"
+    """An offer it did not take."""
+    RUN = "run"
+    """A run that ended so that it may be broken."""
+
+
 class Access(StrEnum):
     """What an agent may do in its workspace."""
 

@@ -94,6 +94,24 @@ def _say(agent: AgentDetail, json: bool) -> None:
     render.say(f"{agent['id']} is ", state(agent["state"]), flags, busy)
 
 
+_OF = {"offer": "offer not taken", "run": "run"}
+
+
+def _quarantine(agent: AgentDetail) -> list[tuple[str, str | None]]:
+    """Since when, until when, why, and the way out."""
+    if "quarantined" not in agent["flags"]:
+        trial = (
+            "the next failure quarantines it for longer, the next sound run ends it" if "on_trial" in agent["flags"] else None
+        )
+        return [("on trial", trial)]
+    ends = moment(agent["quarantined_until"]) if agent["quarantined_until"] else "somebody resumes it"
+    return [
+        ("quarantined", f"{moment(agent['quarantined_at'])}, until {ends}"),
+        ("because of", agent["quarantine_cause"]),
+        ("cure", f"correct that on its machine, then: agentcom agent resume {agent['id']}"),
+    ]
+
+
 def _host(key: str, value: object) -> str:
     if key == "memory_bytes" and isinstance(value, int):
         return f"memory {render.size(value)}"
@@ -108,7 +126,7 @@ def _show(agent: AgentDetail, json: bool) -> None:
     render.facts(
         [
             ("flags", ", ".join(agent["flags"])),
-            ("quarantined until", moment(agent["quarantined_until"])),
+            *_quarantine(agent),
             ("task", agent["task"]),
             ("note", agent["note"]),
             ("capabilities", ", ".join(agent["capabilities"])),
@@ -119,6 +137,10 @@ def _show(agent: AgentDetail, json: bool) -> None:
             ("last seen", moment(agent["last_seen_at"])),
         ]
     )
+    if agent["strikes"]:
+        render.heading("against it, since its last sound run")
+        struck = [(age(one["at"]), _OF[one["of"]], one["task"], one["cause"]) for one in agent["strikes"]]
+        render.part(("at", "what", "task", "cause"), struck, flex="cause")
     if agent["attempts"]:
         render.heading("latest tasks")
         render.part(

@@ -298,6 +298,8 @@ class Agent(TypedDict):
     runtimes: list[dict[str, Any]]
     host: dict[str, Any]
     quarantined_until: str | None
+    quarantined_at: str | None
+    quarantine_cause: str | None
     first_seen_at: str
     last_seen_at: str
     connected_at: str | None
@@ -333,9 +335,20 @@ class AgentAttempt(TypedDict):
     verdict: str | None
 
 
-class AgentDetail(Agent):
-    """An agent with its latest transitions and tasks."""
+class Strike(TypedDict):
+    """One reason against an agent."""
 
+    at: str
+    of: str
+    task: str
+    lease_epoch: int
+    cause: str
+
+
+class AgentDetail(Agent):
+    """An agent with what speaks against it, its latest transitions and tasks."""
+
+    strikes: list[Strike]
     transitions: list[Transition]
     attempts: list[AgentAttempt]
 

@@ -12,9 +12,10 @@ from functools import lru_cache
 
 import orjson
 
+from hub.core.blame import Strike, dumped
 from hub.core.errors import IllegalTransition
 from hub.core.rows import AgentRow
-from hub.ids import SECOND, AgentId, AgentState, SessionEpoch, TaskId
+from hub.ids import AgentId, AgentState, SessionEpoch, TaskId
 
 A = AgentState
 
@@ -27,19 +28,13 @@ TRANSITIONS: Mapping[AgentState, frozenset[AgentState]] = {
 }
 """State → the states that may follow. From offline an agent returns to what it still holds."""
 
-QUARANTINE_STREAK = 3
-"""Declines or counted timeouts in a row that quarantine an agent (protocol §4.3)."""
-QUARANTINE_US = (600 * SECOND, 3600 * SECOND)
-"""First and second quarantine; the third lasts until a person resumes the agent."""
-HARMLESS_DECLINES = frozenset({"busy", "quiet", "rate_limited"})
-"""Decline codes that say nothing against the agent."""
-FOREVER = 2**62
-"""``quarantined_until`` of an agent that only a person resumes."""
-
 
 @dataclass(slots=True)
 class Agent:
-    """A known agent. Times ending in ``_mono`` are monotonic microseconds and volatile; ``quarantined_until`` is UTC."""
+    """A known agent. Times ending in ``_mono`` are monotonic microseconds and volatile; the others are UTC.
+
+    ``strikes`` is what speaks against it since it last did something soundly, ``quarantine_level`` how often it was quarantined since.
+    """
 
     id: AgentId
     first_seen_at: int
@@ -51,9 +46,11 @@ class Agent:
     state: AgentState = AgentState.OFFLINE
     paused: bool = False
     quiet: bool = False
-    streak: int = 0
+    strikes: tuple[Strike, ...] = ()
     quarantine_level: int = 0
     quarantined_until: int | None = None
+    quarantined_at: int | None = None
+    quarantine_cause: str | None = None
     note: str = ""
     last_seen_at: int = 0
     epoch: SessionEpoch = SessionEpoch(0)
@@ -104,9 +101,11 @@ class Agent:
             self.host,
             int(self.paused),
             int(self.quiet),
-            self.streak,
+            dumped(self.strikes) if self.strikes else "[]",
             self.quarantine_level,
             self.quarantined_until,
+            self.quarantined_at,
+            self.quarantine_cause,
             self.note,
             self.first_seen_at,
             self.last_seen_at,

@@ -5,7 +5,9 @@ Every message names the fence (task, lease_epoch) and comes from the holder's ne
 
 from __future__ import annotations
 
-from hub.core.agent import FOREVER, HARMLESS_DECLINES, QUARANTINE_STREAK, QUARANTINE_US, Agent
+from hub.core import quarantine
+from hub.core.agent import Agent
+from hub.core.blame import HARMLESS_DECLINES, blame
 from hub.core.cluster import Step
 from hub.core.commands import Accept, Ask, ControlNoted, Decline, FromSession, GiveBack, Progress
 from hub.core.decision import GrantLease, Okay, Revoke
@@ -16,10 +18,12 @@ from hub.core.retry import after_loss
 from hub.core.rows import FeedbackRow, QuestionRow
 from hub.core.task import Task
 from hub.core.timers import Timer
-from hub.ids import SECOND, AgentState, LeaseEpoch, TaskId, TaskState
+from hub.ids import SECOND, AgentState, LeaseEpoch, Outcome, TaskId, TaskState
 
 DECLINE_BASE_US = SECOND
 DECLINE_CAP_US = 60 * SECOND
+FREE_REFUSALS = 3
+"""Offers of a task that may be refused in a row before it rests between offers."""
 
 
 def session_of(step: Step, command: FromSession) -> Agent:
@@ -60,18 +64,17 @@ def grant(step: Step, task: Task, agent: Agent, re: int | None = None) -> None:
 
 
 def begin(step: Step, task: Task, agent: Agent) -> None:
-    """assigned → working with everything that follows from it; the agent has proven to be sound."""
+    """assigned → working with everything that follows from it."""
     assert task.attempt is not None
     task.claims += 1
+    task.refusals = 0
     task.attempt = task.attempt._replace(accepted_at=step.stamp.wall)
     step.decision.rows.append(task.attempt)
     step.cluster.volatile.timers.disarm(Timer.ACCEPT, task.n)
     renew(step, task)
     step.move(task, TaskState.WORKING, "task.accepted")
     step.move_agent(agent, AgentState.WORKING, f"accepted t-{task.n}")
-    if agent.streak or agent.decline_step or agent.quarantine_level:
-        agent.streak = agent.decline_step = agent.quarantine_level = 0
-        step.touch_agent(agent)
+    quarantine.offer_taken(step, agent)
 
 
 def renew(step: Step, task: Task) -> None:
@@ -93,21 +96,20 @@ def decline(step: Step, command: Decline) -> None:
     agent.declined_until_mono = step.stamp.mono + delay
     step.arm(Timer.DECLINE, agent.id, agent.declined_until_mono)
     if command.code not in HARMLESS_DECLINES:
-        strike(step, agent, f"declined: {command.code}")
+        quarantine.refuse_offer(step, agent, task, command.code)
+    rest(step, task)
     back_to_queue(step, task, "declined", command.code, refund=True)
 
 
-def strike(step: Step, agent: Agent, why: str) -> None:
-    """Count one reason against an agent; the third in a row quarantines it: 10 minutes, an hour, until a person resumes it."""
-    agent.streak += 1
-    if agent.streak >= QUARANTINE_STREAK:
-        level = agent.quarantine_level
-        until = step.stamp.wall + QUARANTINE_US[level] if level < len(QUARANTINE_US) else FOREVER
-        agent.streak, agent.quarantine_level, agent.quarantined_until = 0, level + 1, until
-        if until != FOREVER:
-            step.arm(Timer.QUARANTINE, agent.id, until)
-        step.presence(agent, "agent.quarantined", why=why, level=level + 1)
-    step.touch_agent(agent)
+def rest(step: Step, task: Task) -> None:
+    """An offer was not taken: beyond a few in a row the task is offered to nobody for a while, or a fleet that declines it would be
+    asked for ever, one after the other. A task pinned to one agent waits for that agent anyway.
+    """
+    task.refusals += 1
+    if task.refusals > FREE_REFUSALS:
+        wait_us = min(DECLINE_CAP_US, DECLINE_BASE_US << min(task.refusals - FREE_REFUSALS - 1, 6))
+        task.rests_until = step.stamp.mono + wait_us
+        step.arm(Timer.REST, task.n, task.rests_until)
 
 
 def back_to_queue(step: Step, task: Task, outcome: str, cause: str, *, refund: bool) -> None:
@@ -129,8 +131,11 @@ def lose(step: Step, task: Task, cause: str) -> None:
         stopped(step, task, "lost")
         return
     _tell_the_next(step, task, cause)
-    nxt, holder = after_loss(task.lost, cause), task.holder
-    task.lost += 1
+    holder = task.holder
+    assert holder is not None
+    said = blame(Outcome.LOST, cause, error_class=None, took_us=None, instant_us=0)
+    nxt = quarantine.weigh(step, task, step.cluster.agents[holder], said, after_loss(task.lost, cause))
+    task.lost += nxt.lost
     if nxt.to is TaskState.QUEUED:
         back_to_queue(step, task, "lost", cause, refund=True)
         return

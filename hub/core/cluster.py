@@ -166,7 +166,7 @@ class Step:
             task.held = task.parked = task.merging = False
             self.withdraw_question(task)
             task.stopping = None
-            for timer in (Timer.DEADLINE, Timer.NOT_BEFORE, Timer.AVOID):
+            for timer in (Timer.DEADLINE, Timer.NOT_BEFORE, Timer.AVOID, Timer.REST):
                 self.cluster.volatile.timers.disarm(timer, task.n)
             self.cluster.retire(task)
             self.cluster.volatile.timers.arm(Timer.TOMBSTONE, task.n, self.stamp.mono + self.cluster.terms.tombstone_us)
@@ -296,13 +296,10 @@ class Step:
         if to is not AgentState.IDLE:
             self.cluster.volatile.idle.remove(agent.id)
 
-    def presence(self, agent: Agent, kind: str, **data: Any) -> None:
+    def presence(self, agent: Agent, kind: str, *, cause: str | None = None, **data: Any) -> None:
         """Record an event about an agent."""
-        self.decision.events.append(
-            EventRow(
-                self.stamp.wall, kind, self.actor, agent.task, agent.id, data=orjson.dumps(data).decode() if data else None
-            )
-        )
+        said = orjson.dumps(data).decode() if data else None
+        self.decision.events.append(EventRow(self.stamp.wall, kind, self.actor, agent.task, agent.id, cause=cause, data=said))
 
     def tell(self, agent: Agent, effect: Effect) -> None:
         """Publish an effect to the agent's newest session, once the commit is done; nothing is said to an absent one."""

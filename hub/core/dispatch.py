@@ -128,6 +128,8 @@ def _next_agent(step: Step, task: Task) -> tuple[Agent, str] | None:
             return pinned, "pinned"
         idle.remove(pinned.id)
         return None
+    if step.stamp.mono < task.rests_until:
+        return None
     hinted = cluster.agents.get(task.agent_hint) if task.agent_hint is not None else None
     if hinted is not None and hinted.id in idle.listed and class_of(hinted).serves(need) and _barred(step, hinted) is None:
         return hinted, "returning"
@@ -148,13 +150,20 @@ def _next_agent(step: Step, task: Task) -> tuple[Agent, str] | None:
 def _avoids(step: Step, task: Task, agent: Agent) -> bool:
     """A retry waits a little for another agent than the one that failed, if another that is here could do it at all.
 
-    Whatever ends that (the other leaves, changes or is paused) must call :func:`reconsider`: nothing else would offer the task again.
+    Whatever ends that (the other leaves, changes, is paused or quarantined) must call :func:`reconsider`: nothing else would offer the
+    task again.
     """
+    if step.stamp.mono < task.rests_until:
+        return True
     if task.avoid != agent.id or step.stamp.mono >= task.avoid_until:
         return False
     need = step.cluster.ready.needs[task.requirement]
     return any(
-        other.id != agent.id and other.connected and not other.paused and class_of(other).serves(need)
+        other.id != agent.id
+        and other.connected
+        and not other.paused
+        and not other.quarantined_until
+        and class_of(other).serves(need)
         for other in step.cluster.agents.values()
     )
 

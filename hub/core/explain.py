@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from hub.core.agent import FOREVER, Agent
+from hub.core.agent import Agent
+from hub.core.blame import FOREVER
 from hub.core.cluster import Cluster
 from hub.core.commands import Stamp
 from hub.core.matching import Requirement, class_of
@@ -67,7 +68,9 @@ def _queued(cluster: Cluster, task: Task, stamp: Stamp) -> str:
         return _nobody(cluster, need)
     barred = [(agent, agent.barred(stamp.mono, stamp.wall, cluster.terms.fresh_us)) for agent in able]
     if all(why is not None for _, why in barred):
-        return "no eligible agent: " + ", ".join(f"{agent.id} {_state(cluster, agent, stamp)}" for agent in able[:4])
+        return "no eligible agent: " + "; ".join(f"{agent.id} {_state(cluster, agent, stamp)}" for agent in able[:4])
+    if stamp.mono < task.rests_until:
+        return f"declined {task.refusals} times in a row; offered again in {_seconds(task.rests_until - stamp.mono)}"
     if task.avoid is not None and stamp.mono < task.avoid_until:
         return f"{task.avoid} failed at it just now; another agent is waited for a moment"
     ahead = sum(cluster.ready.depth.values()) - 1
@@ -87,10 +90,15 @@ def _nobody(cluster: Cluster, need: Requirement) -> str:
 def _state(cluster: Cluster, agent: Agent, stamp: Stamp) -> str:
     why = agent.barred(stamp.mono, stamp.wall, cluster.terms.fresh_us)
     if why == "quarantined" and agent.quarantined_until is not None:
-        return "is quarantined " + (
-            "until resumed" if agent.quarantined_until >= FOREVER else f"until {_when(agent.quarantined_until)}"
-        )
+        ends = "until resumed" if agent.quarantined_until >= FOREVER else f"until {_when(agent.quarantined_until)}"
+        return f"is quarantined {ends}, because of {agent.quarantine_cause} (agentcom agent resume {agent.id})"
+    if why == "declining":
+        return f"declined, and is asked again in {_seconds(agent.declined_until_mono - stamp.mono)}"
     return f"is {why or agent.state}"
+
+
+def _seconds(micros: int) -> str:
+    return f"{max(1, -(-micros // SECOND))} s"
 
 
 def _when(micros: int | None) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 
 from hub.core.agent import Agent
+from hub.core.blame import loaded
 from hub.core.cluster import Cluster
 from hub.core.lanes import LANES
 from hub.core.lease import Terms
@@ -82,6 +83,7 @@ def task_from_rows(row: LiveTask, deps: Sequence[Record], requirement: int, need
         assign_to=AgentId(row.assign_to) if row.assign_to is not None else None,
         agent_hint=AgentId(row.agent_hint) if row.agent_hint is not None else None,
         avoid=AgentId(row.avoid_agent) if row.avoid_agent is not None else None,
+        suspects=tuple(map(AgentId, row.suspects.split())) if row.suspects is not None else (),
         conversation_id=row.conversation_id,
         held=bool(row.held),
         parked=bool(row.parked),
@@ -182,9 +184,11 @@ def _agent(row: Record) -> Agent:
         AgentState(row["state"]),
         bool(row["paused"]),
         bool(row["quiet"]),
-        row["streak"],
+        loaded(row["strikes"]),
         row["quarantine_level"],
         row["quarantined_until"],
+        row["quarantined_at"],
+        row["quarantine_cause"],
         row["note"],
         max(row["last_seen_at"], row["moved_at"]),
         SessionEpoch(row["epoch"] or 0),

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from hub.core import quarantine
 from hub.core.agent import Agent
 from hub.core.assignments import begin, held_by, session_of
+from hub.core.blame import Blame, blame
 from hub.core.cluster import Step
 from hub.core.commands import Report
 from hub.core.decision import AckResult
@@ -115,12 +117,25 @@ def _apply(step: Step, task: Task, agent: Agent, command: Report) -> Verdict:
         retry_after_us=None if command.retry_after_ms is None else command.retry_after_ms * 1000,
     )
     nxt = after(ran, tries=task.tries, max_tries=task.max_tries, lost=task.lost, claims=task.claims, jitter=step.stamp.jitter)
+    nxt = quarantine.weigh(step, task, agent, _blame(step, task, command), nxt)
     _record(step, task, command, failed=nxt.to not in (TaskState.DONE, TaskState.IN_REVIEW), cause=nxt.cause)
     step.end_attempt(
         task, command.outcome, nxt.cause, sha256=command.sha256, verdict=verdict, error=command.error, usage=command.usage
     )
     _advance(step, task, nxt, agent)
     return verdict
+
+
+def _blame(step: Step, task: Task, command: Report) -> Blame:
+    """Whose fault it was; an agent that used tokens has worked, however short."""
+    accepted_at = task.attempt.accepted_at if task.attempt is not None else None
+    return blame(
+        command.outcome,
+        command.error_code,
+        error_class=command.error_class,
+        took_us=None if accepted_at is None or command.usage is not None else step.stamp.wall - accepted_at,
+        instant_us=step.cluster.terms.instant_us,
+    )
 
 
 def _apply_late(step: Step, task: Task, command: Report) -> Verdict:

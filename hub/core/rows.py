@@ -54,6 +54,7 @@ class TaskRow(NamedTuple):
     assign_to: str | None
     agent_hint: str | None
     avoid_agent: str | None
+    suspects: str | None
     conversation_id: str | None
     held: int
     parked: int
@@ -96,6 +97,7 @@ class LiveTask(NamedTuple):
     assign_to: str | None
     agent_hint: str | None
     avoid_agent: str | None
+    suspects: str | None
     conversation_id: str | None
     held: int
     parked: int
@@ -220,9 +222,11 @@ class AgentRow(NamedTuple):
     host: str
     paused: int
     quiet: int
-    streak: int
+    strikes: str
     quarantine_level: int
     quarantined_until: int | None
+    quarantined_at: int | None
+    quarantine_cause: str | None
     note: str
     first_seen_at: int
     last_seen_at: int

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from hub.core import dispatch
+from hub.core import dispatch, quarantine
 from hub.core.agent import Agent
 from hub.core.assignments import grant, held_by, lose, renew, session_of
 from hub.core.cluster import Step, control_effect
@@ -179,10 +179,10 @@ def pause(step: Step, command: PauseAgent) -> None:
 def resume(step: Step, command: ResumeAgent) -> None:
     """Ends a pause and a quarantine."""
     agent = step.agent(command.agent)
-    if agent.paused or agent.quarantined_until is not None:
-        agent.paused, agent.quarantined_until = False, None
-        agent.streak = agent.quarantine_level = agent.decline_step = 0
-        agent.declined_until_mono = 0
+    if agent.paused or agent.strikes or agent.quarantine_level:
+        agent.paused = False
+        agent.decline_step = agent.declined_until_mono = 0
+        quarantine.clear(step, agent)
         step.touch_agent(agent)
         step.presence(agent, "agent.resumed")
     step.freed.append(agent)

@@ -153,6 +153,7 @@ def requeue(step: Step, command: Requeue) -> TaskAnswer:
     task.generation += 1
     task.tries = task.lost = task.rework = task.claims = 0
     task.finished_at = task.not_before = task.avoid = task.agent_hint = task.conversation_id = None
+    task.suspects = ()
     if task.deadline is not None and task.deadline <= step.stamp.wall:
         task.deadline = None
     step.cluster.volatile.timers.disarm(Timer.TOMBSTONE, task.n)

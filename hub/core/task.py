@@ -53,7 +53,8 @@ class Task:
     ``attempt`` is the row of the newest claim while it is open, ``question`` the open question. The fields below the line are
     volatile: ``ended`` (lease epoch → sha256 of the result that ended it, in this process's life), ``answered`` (question ids
     answered in the open attempt), ``queue_token`` (changes with each entry into the ready index, so that stale entries are
-    recognised) and ``shelf`` (whose), monotonic deadlines in microseconds, the latest progress and checkpoint.
+    recognised) and ``shelf`` (whose), monotonic deadlines in microseconds, the latest progress and checkpoint, and how many offers in a
+    row were refused. ``suspects`` are the agents on which it ended so that it is doubtful whose fault that was.
     """
 
     n: TaskId
@@ -85,6 +86,7 @@ class Task:
     assign_to: AgentId | None = None
     agent_hint: AgentId | None = None
     avoid: AgentId | None = None
+    suspects: tuple[AgentId, ...] = ()
     conversation_id: str | None = None
     held: bool = False
     parked: bool = False
@@ -107,6 +109,8 @@ class Task:
     progress: tuple[int, int | None, str] | None = None
     checkpoint: str | None = None
     avoid_until: int = 0
+    refusals: int = 0
+    rests_until: int = 0
 
     @property
     def open_deps(self) -> int:
@@ -151,6 +155,7 @@ class Task:
             self.assign_to,
             self.agent_hint,
             self.avoid,
+            " ".join(self.suspects) or None,
             self.conversation_id,
             int(self.held),
             int(self.parked),

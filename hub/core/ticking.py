@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from hub.core import dispatch
-from hub.core.agent import FOREVER, Agent
-from hub.core.assignments import back_to_queue, lose, strike
+from hub.core import dispatch, quarantine
+from hub.core.agent import Agent
+from hub.core.assignments import back_to_queue, lose, rest
+from hub.core.blame import FOREVER
 from hub.core.cluster import Step
 from hub.core.commands import Tick
 from hub.core.dependencies import ended
@@ -53,8 +54,9 @@ def _accept(step: Step, task: Task) -> None:
         return
     # it counts against an agent only if the agent was heard after the offer went out: a dead link is nobody's fault
     if agent.connected and agent.last_seen_mono > task.accept_by - step.cluster.terms.accept_us:
-        strike(step, agent, "did not accept")
+        quarantine.refuse_offer(step, agent, task, "accept_timeout")
     agent.silent = True
+    rest(step, task)
     back_to_queue(step, task, "timeout", "accept_timeout", refund=True)
 
 
@@ -73,6 +75,13 @@ def _avoid(step: Step, task: Task) -> None:
         return
     step.cluster.volatile.avoiding.pop(task.n, None)
     if task.state is TaskState.QUEUED:
+        step.queued.append(task)
+
+
+def _rest(step: Step, task: Task) -> None:
+    if task.rests_until > step.stamp.mono:
+        step.arm(Timer.REST, task.n, task.rests_until)
+    elif task.state is TaskState.QUEUED:
         step.queued.append(task)
 
 
@@ -141,6 +150,7 @@ ON_TASK: Mapping[Timer, Callable[[Step, Task], None]] = {
     Timer.ACCEPT: _accept,
     Timer.LEASE: _lease,
     Timer.AVOID: _avoid,
+    Timer.REST: _rest,
     Timer.TOMBSTONE: _tombstone,
     Timer.NOT_BEFORE: _not_before,
     Timer.DEADLINE: _deadline,

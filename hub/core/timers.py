@@ -19,6 +19,7 @@ class Timer(StrEnum):
     ACCEPT = "accept"
     LEASE = "lease"
     AVOID = "avoid"
+    REST = "rest"
     TOMBSTONE = "tombstone"
     OFFLINE = "offline"
     DECLINE = "decline"

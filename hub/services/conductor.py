@@ -18,6 +18,7 @@ from typing import Any, Protocol, TypeVar
 import structlog
 
 from hub.core import commands
+from hub.core.agent import Agent
 from hub.core.commands import Command, Stamp
 from hub.core.decision import Decision, Effect, GrantLease, Reply
 from hub.core.errors import HubError, OutcomeUnknown, Refused, StoreFull
@@ -149,6 +150,10 @@ class Conductor:
     def live_by_state(self) -> Mapping[TaskState, int]:
         """Live tasks by state; empty during a rebuild."""
         return self.scheduler.states() if self.is_open else {}
+
+    def quarantined(self) -> list[Agent]:
+        """Agents that are given nothing because of what speaks against them; none during a rebuild."""
+        return self.scheduler.quarantined() if self.is_open else []
 
     # ── asking ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
 

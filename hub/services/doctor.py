@@ -8,11 +8,15 @@ from dataclasses import dataclass, field
 
 import structlog
 
+from hub.core.agent import Agent
 from hub.core.errors import HubError
-from hub.wire.finding import Finding, fail
+from hub.wire.finding import Finding, fail, ok, warn
 
 Examine = Callable[[], Awaitable[Sequence[Finding]]]
 Mend = Callable[[], Awaitable[None]]
+
+SHOWN = 5
+"""Agents named in one finding."""
 
 log = structlog.get_logger("doctor")
 
@@ -46,3 +50,13 @@ class Doctor:
                 log.warning("examination_failed", check=name, error=str(fault))
                 found.append(fail(name, f"could not be examined: {fault}", "see the hub's log"))
         return found
+
+
+def judge_agents(quarantined: Sequence[Agent]) -> Finding:
+    """Agents that spoil what they are given need a person: their machine is wrong, not the tasks."""
+    if not quarantined:
+        return ok("agents", "none is quarantined")
+    shown = ", ".join(f"{agent.id} ({agent.quarantine_cause})" for agent in quarantined[:SHOWN])
+    more = f" and {len(quarantined) - SHOWN} more" if len(quarantined) > SHOWN else ""
+    cure = f"agentcom agent show {quarantined[0].id}; correct its machine, then agentcom agent resume {quarantined[0].id}"
+    return warn("agents", f"quarantined: {shown}{more}", cure)

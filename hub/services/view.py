@@ -25,6 +25,11 @@ class View:
         """Every known agent."""
         return list(self._scheduler.cluster.agents.values())
 
+    def quarantined(self) -> list[Agent]:
+        """Agents that are given nothing because of what speaks against them."""
+        wall = self._clock.stamp().wall
+        return [agent for agent in self.agents() if agent.quarantined_until is not None and wall < agent.quarantined_until]
+
     def progress(self, n: TaskId) -> tuple[int | None, str] | None:
         """Latest (percent, note) of a running task."""
         task = self._scheduler.cluster.tasks.get(n)

@@ -111,6 +111,15 @@ class Lease(Table):
         return [("beat_s", f"{self.beat_s:g} is more than a sixth of term_s = {self.term_s:g}; use {self.term_s / 9:g}")]
 
 
+class Dampers(Table):
+    """What keeps broken agents, bad tasks and storms from harming the rest."""
+
+    instant_s: Annotated[
+        float,
+        Field(ge=0, le=600, description="an agent's program that fails without a word this soon may be broken; 0: never"),
+    ] = 5.0
+
+
 class Limits(Table):
     """What is refused beyond: see the protocol's chapter on backpressure."""
 
@@ -160,6 +169,7 @@ class HubSettings(Table):
     ] = "full"
     listen: Listen = Listen()
     lease: Lease = Lease()
+    dampers: Dampers = Dampers()
     limits: Limits = Limits()
     storage: Storage = Storage()
     git: Git = Git()
@@ -174,4 +184,5 @@ class HubSettings(Table):
             accept_us=int(self.lease.accept_s * SECOND),
             grace_us=int(self.lease.grace_s * SECOND),
             max_live=self.limits.max_live_tasks,
+            instant_us=int(self.dampers.instant_s * SECOND),
         )

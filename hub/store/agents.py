@@ -28,6 +28,10 @@ class AgentRecord:
     paused: bool
     quiet: bool
     quarantined_until: int | None
+    quarantined_at: int | None
+    quarantine_cause: str | None
+    quarantine_level: int
+    strikes: str
     note: str
     first_seen_at: int
     last_seen_at: int

@@ -24,6 +24,12 @@ class Metrics:
         self.queue_depth = Gauge("agentcom_queue_depth", "Ready tasks by lane.", ["lane"], registry=registry)
         self.tasks = Gauge("agentcom_tasks", "Live tasks by state.", ["state"], registry=registry)
         self.agents_connected = Gauge("agentcom_agents_connected", "Agents with a live session.", registry=registry)
+        self.agents_quarantined = Gauge(
+            "agentcom_agents_quarantined",
+            "Agents that are given nothing because of what speaks against them.",
+            registry=registry,
+        )
+        self.quarantines = Counter("agentcom_quarantines", "Agents put into quarantine.", registry=registry)
         self.push_seconds = Histogram(
             "agentcom_push_latency_seconds", "From a claim's decision to its assign frame.", buckets=_SECONDS, registry=registry
         )
@@ -51,6 +57,7 @@ class Metrics:
         queue: Callable[[], Mapping[Lane, int]],
         states: Callable[[], Mapping[TaskState, int]],
         connected: Callable[[], int],
+        quarantined: Callable[[], int],
     ) -> None:
         """Read the gauges from the scheduler when they are scraped, not when they change."""
         for lane in Lane:
@@ -58,6 +65,7 @@ class Metrics:
         for state in TaskState:
             self.tasks.labels(state).set_function(partial(_lookup, states, state))
         self.agents_connected.set_function(connected)
+        self.agents_quarantined.set_function(quarantined)
 
     def chore_ran(self, chore: str, seconds: float, done: bool) -> None:
         """A run of periodic work ended."""

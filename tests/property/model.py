@@ -127,11 +127,16 @@ def nobody_idles_beside_work(hub: Hub) -> None:
             if not class_of(agent).serves(need) or task.assign_to not in (None, agent.id):
                 continue
             others = any(
-                other.id != agent.id and other.connected and not other.paused and class_of(other).serves(need)
+                other.id != agent.id
+                and other.connected
+                and not other.paused
+                and not other.quarantined_until
+                and class_of(other).serves(need)
                 for other in cluster.agents.values()
             )
-            avoided = task.avoid == agent.id and stamp.mono < task.avoid_until and others and task.assign_to is None
-            assert avoided, f"{agent.id} idles beside t-{task.n}"
+            avoided = task.avoid == agent.id and stamp.mono < task.avoid_until and others
+            waits = task.assign_to is None and (avoided or stamp.mono < task.rests_until)
+            assert waits, f"{agent.id} idles beside t-{task.n}"
     if free and ready:
         copied = copy.deepcopy(hub.scheduler)
         assert copied.apply(c.SafetyPass(), stamp).claims == 0

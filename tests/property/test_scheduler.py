@@ -37,7 +37,7 @@ PROFILE = settings(
 
 AGENTS = ("a1", "a2", "a3")
 CAPABILITIES = ((), ("x",), ("x", "y"))
-ENDS = ("change", "change", "done", "failed", "ask", "ask", "park", "lost", "silent", "drain", "cut")
+ENDS = ("change", "change", "done", "failed", "broken", "abrupt", "ask", "ask", "park", "lost", "silent", "drain", "cut")
 STEERING = ("assign", "assign", "cancel", "cancel", "hold", "release", "complete", "dispatch", "pause", "resume", "resume")
 SAYINGS = ("accept", "decline", "decline", "beat", "beat", "progress", "ask", "give_back", "noted", "gone")
 GATEKEEPER = (c.IntendMerge, c.AbandonMerge, c.Merged, c.Rework, c.Rework, c.Bury)
@@ -239,6 +239,10 @@ class Everybody(RuleBasedStateMachine):
         match ends:
             case "change" | "done":
                 self.do(c.Report(**who, **at, outcome=Outcome.SUCCEEDED, sha256=SHA, **changed))
+            case "broken" | "abrupt":
+                code = "cannot_start" if ends == "broken" else "agent_failed"
+                failed = {"outcome": Outcome.FAILED, "error_class": "retryable", "error_code": code}
+                self.do(c.Report(**who, **at, sha256=SHA, **failed))
             case "failed" | "lost":
                 self.do(c.Report(**who, **at, outcome=Outcome(ends), sha256=SHA, error_class="retryable", error_code="boom"))
             case "ask":
@@ -291,7 +295,7 @@ class Everybody(RuleBasedStateMachine):
         has_change=st.booleans(),
         passed=st.sampled_from([None, True, True, False]),
         error=st.sampled_from([None, "retryable", "permanent", "rate_limited", "lost"]),
-        code=st.sampled_from([None, "boom", "malformed_result"]),
+        code=st.sampled_from([None, "boom", "malformed_result", "cannot_start", "agent_failed"]),
         delay=st.sampled_from([None, 0, 5000]),
         digest=st.sampled_from([SHA, SHA, "cd" * 32]),
     )

@@ -151,7 +151,6 @@ class Rows:
             "host": '{"hostname": "box"}',
             "paused": 0,
             "quiet": 0,
-            "streak": 0,
             "quarantine_level": 0,
             "note": "",
             "first_seen_at": NOW,

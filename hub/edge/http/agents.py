@@ -7,14 +7,14 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 from pydantic import BeforeValidator, Field
 
-from hub.core.agent import FOREVER
+from hub.core.blame import FOREVER, loaded
 from hub.core.commands import PauseAgent, ResumeAgent
 from hub.core.errors import Refused
 from hub.edge.http.access import READS, Hub, Operator
 from hub.edge.http.doors import Doors, Presence
 from hub.edge.http.fields import AgentName, Filters, Moment, Out, TaskId_, rfc3339, words
 from hub.edge.http.reading import JsonRoute
-from hub.ids import AgentId, AgentState, LeaseEpoch, TaskState, task_ref
+from hub.ids import AgentId, AgentState, LeaseEpoch, StrikeOf, TaskState, task_ref
 from hub.store import agents
 from hub.store.agents import AgentRecord
 
@@ -24,8 +24,8 @@ router = APIRouter(prefix="/agents", tags=["agents"], route_class=JsonRoute)
 class AgentOut(Out):
     """An agent.
 
-    ``flags`` beside the state: reconnecting, paused, quiet, quarantined. ``quarantined_until`` is null while quarantined
-    when only a person ends it.
+    ``flags`` beside the state: reconnecting, paused, quiet, quarantined, on_trial (a quarantine is over, and the first failure begins the
+    next). ``quarantined_until`` is null while quarantined when only a person ends it. ``quarantine_cause`` is the code that began it.
     """
 
     id: str
@@ -39,6 +39,8 @@ class AgentOut(Out):
     runtimes: list[dict[str, Any]]
     host: dict[str, Any]
     quarantined_until: Moment | None
+    quarantined_at: Moment | None
+    quarantine_cause: str | None
     first_seen_at: Moment
     last_seen_at: Moment
     connected_at: Moment | None
@@ -74,9 +76,20 @@ class AgentAttemptOut(Out):
     verdict: str | None
 
 
-class AgentDetail(AgentOut):
-    """An agent with its latest transitions and tasks, newest first."""
+class StrikeOut(Out):
+    """One reason against an agent: an offer it did not take (``of`` offer) or a run that ended badly (run)."""
 
+    at: Moment
+    of: StrikeOf
+    task: TaskId_
+    lease_epoch: LeaseEpoch
+    cause: str
+
+
+class AgentDetail(AgentOut):
+    """An agent with what speaks against it since its last sound run, its latest transitions and tasks; all newest first."""
+
+    strikes: list[StrikeOut]
     transitions: list[TransitionOut]
     attempts: list[AgentAttemptOut]
 
@@ -107,10 +120,13 @@ async def show(agent: AgentName, hub: Hub) -> AgentDetail:
     record = await agents.find(hub.reader, agent)
     if record is None:
         raise Refused(404, "unknown_agent", f"there is no agent {agent!r}", hint="agentcom agent list")
+    live = _live(hub).get(agent)
+    strikes = live.strikes if live is not None else loaded(record.strikes)
     transitions = await agents.transitions(hub.reader, agent)
     attempts = await agents.attempts(hub.reader, agent)
     return AgentDetail(
-        **_merged(record, _live(hub).get(agent)),
+        **_merged(record, live),
+        strikes=[StrikeOut.model_validate(strike) for strike in reversed(strikes)],
         transitions=[TransitionOut.model_validate(step) for step in transitions],
         attempts=[AgentAttemptOut.model_validate(attempt) for attempt in attempts],
     )
@@ -137,12 +153,14 @@ def _live(hub: Doors) -> dict[AgentId, Presence]:
 def _merged(record: AgentRecord, live: Presence | None) -> dict[str, Any]:
     """The record under what is live; an agent the scheduler does not know is offline."""
     state = live.state if live is not None else AgentState.OFFLINE
-    until = live.quarantined_until if live is not None else record.quarantined_until
+    kept = live if live is not None else record
+    until = kept.quarantined_until
     flags = {
         "reconnecting": live is not None and not live.connected and state is not AgentState.OFFLINE,
         "paused": live.paused if live is not None else record.paused,
         "quiet": live.quiet if live is not None else record.quiet,
         "quarantined": until is not None,
+        "on_trial": until is None and kept.quarantine_level > 0,
     }
     return {
         "id": record.id,
@@ -156,6 +174,8 @@ def _merged(record: AgentRecord, live: Presence | None) -> dict[str, Any]:
         "runtimes": record.runtimes,
         "host": record.host,
         "quarantined_until": None if until is None or until >= FOREVER else rfc3339(until),
+        "quarantined_at": None if kept.quarantined_at is None else rfc3339(kept.quarantined_at),
+        "quarantine_cause": kept.quarantine_cause,
         "first_seen_at": rfc3339(record.first_seen_at),
         "last_seen_at": rfc3339(live.last_seen_at if live is not None else record.last_seen_at),
         "connected_at": None if record.connected_at is None else rfc3339(record.connected_at),

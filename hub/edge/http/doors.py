@@ -7,6 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
+from hub.core.blame import Strike
 from hub.core.commands import Command
 from hub.core.decision import Reply
 from hub.core.rows import EventRow
@@ -53,6 +54,22 @@ class Presence(Protocol):
     @property
     def quarantined_until(self) -> int | None:
         """End of its quarantine, or None."""
+
+    @property
+    def quarantined_at(self) -> int | None:
+        """Start of its latest quarantine, until it has done something soundly."""
+
+    @property
+    def quarantine_cause(self) -> str | None:
+        """The code that was the last straw."""
+
+    @property
+    def quarantine_level(self) -> int:
+        """How often it was quarantined since it last did something soundly; on trial when it is not quarantined now."""
+
+    @property
+    def strikes(self) -> tuple[Strike, ...]:
+        """What speaks against it, the newest last."""
 
     @property
     def last_seen_at(self) -> int:

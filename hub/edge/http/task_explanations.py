@@ -10,6 +10,7 @@ from typing import Any
 
 import orjson
 
+from hub.core.task import MAX_LOST
 from hub.edge.http.fields import rfc3339
 from hub.ids import TERMINAL, ChangeState, CheckStatus, TaskState, change_ref, task_ref
 from hub.store.task_account import Account, ChangeOfTask
@@ -110,7 +111,16 @@ def _finished(account: Account) -> str:
         return "done" + (_with(_merged(merged)) if merged is not None else _with(_code(task.cause, words)))
     if task.cause == "deadline" and task.deadline is not None:
         return f"{task.state}: deadline {rfc3339(task.deadline)} passed"
-    return f"{task.state}{_with(_code(task.cause, words or _failure(account)))}"
+    return f"{task.state}{_with(_code(task.cause, words or _failure(account)))}" + _poisoned(account)
+
+
+def _poisoned(account: Account) -> str:
+    """A task that took its agents with it is never offered again by itself. Losses of agents that lose everything were not counted."""
+    task = account.task
+    if task.state is not TaskState.DEAD or task.lost < MAX_LOST:
+        return ""
+    where = ", ".join(dict.fromkeys(attempt.agent for attempt in account.attempts if attempt.outcome == "lost"))
+    return f"; lost {task.lost} times (on {where}): find out why before agentcom task requeue {task_ref(task.n)}"
 
 
 def _merged(change: ChangeOfTask) -> str:

@@ -2,8 +2,8 @@
 -- the columns of hub.core.rows.LiveTask, in their order
 SELECT n, type, lane, access, needs_change, requirement_id, max_tries, created_at, deadline, queue_ttl_us, idem_scope,
   idem_key, idem_hash, unique_key, generation, state, seq, queued_at, not_before, tries, lost, rework, claims,
-  lease_epoch, holder_agent, holder_session_epoch, assign_to, agent_hint, avoid_agent, conversation_id, held, parked,
-  stopping, merging, cause, updated_at, finished_at
+  lease_epoch, holder_agent, holder_session_epoch, assign_to, agent_hint, avoid_agent, suspects, conversation_id, held,
+  parked, stopping, merging, cause, updated_at, finished_at
 FROM task WHERE finished_at IS NULL ORDER BY n;
 
 -- name: live_deps

@@ -59,6 +59,7 @@ PAIRS = [
     (documents.AgentDetail, agents.AgentDetail),
     (documents.AgentPage, agents.AgentPage),
     (documents.Transition, agents.TransitionOut),
+    (documents.Strike, agents.StrikeOut),
     (documents.AgentAttempt, agents.AgentAttemptOut),
     (documents.Change, changes.ChangeOut),
     (documents.ChangeDetail, changes.ChangeDetail),

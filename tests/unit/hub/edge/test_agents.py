@@ -1,6 +1,7 @@
-from hub.core.agent import FOREVER, Agent
+from hub.core.agent import Agent
+from hub.core.blame import FOREVER, Strike
 from hub.core.commands import PauseAgent, ResumeAgent
-from hub.ids import SECOND, AgentId, AgentState, Scope, TaskId
+from hub.ids import SECOND, AgentId, AgentState, LeaseEpoch, Scope, StrikeOf, TaskId
 from tests.support.doors import NOW
 
 AGENTS = "/api/v1/agents"
@@ -30,6 +31,30 @@ async def test_what_is_live_overrides_what_is_remembered(house):
     assert (bob["last_seen_at"], bob["connected_at"]) == ("2027-01-15T08:00:05Z", "2027-01-15T08:00:01Z")
     assert found["cyd"]["flags"] == ["reconnecting", "quarantined"]
     assert found["cyd"]["quarantined_until"] is None
+
+
+async def test_a_quarantine_tells_why_since_when_and_what_led_to_it(house):
+    strikes = [Strike(StrikeOf.RUN, TaskId(n), 1, LeaseEpoch(2), "cannot_start", NOW + n * SECOND) for n in (4, 5)]
+    house.rows.agent("bob")
+    house.rows.agent("eve", quarantine_level=1)
+    present(
+        house,
+        "bob",
+        strikes=tuple(strikes),
+        quarantine_level=1,
+        quarantined_until=NOW + 600 * SECOND,
+        quarantined_at=NOW,
+        quarantine_cause="cannot_start",
+    )
+    async with house.client(Scope.OBSERVER) as client:
+        bob, eve = [(await client.get(f"{AGENTS}/{name}")).json() for name in ("bob", "eve")]
+    assert (bob["quarantined_at"], bob["quarantined_until"]) == ("2027-01-15T08:00:00Z", "2027-01-15T08:10:00Z")
+    assert (bob["quarantine_cause"], bob["flags"]) == ("cannot_start", ["quarantined"])
+    assert [(one["task"], one["lease_epoch"], one["of"], one["cause"]) for one in bob["strikes"]] == [
+        ("t-5", 2, "run", "cannot_start"),
+        ("t-4", 2, "run", "cannot_start"),
+    ]
+    assert eve["flags"] == ["on_trial"]
 
 
 async def test_pages_go_by_id(house):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from hub.services.doctor import Doctor
+from hub.core.agent import Agent
+from hub.ids import AgentId
+from hub.services.doctor import SHOWN, Doctor, judge_agents
 from hub.store.base import StoreBroken
 from hub.wire.finding import Finding, ok
 
@@ -37,3 +39,11 @@ async def test_mending_comes_before_looking_again() -> None:
     doctor = Doctor({"look": look}, menders=(mend,))
     assert (await doctor.examine())[0].found == ""
     assert (await doctor.mend())[0].found == "mended"
+
+
+def test_quarantined_agents_are_named_with_their_cause_and_the_way_out() -> None:
+    assert judge_agents([]).state == "ok"
+    bad = [Agent(AgentId(f"w{i}"), 1, quarantine_cause="cannot_start") for i in range(SHOWN + 2)]
+    found = judge_agents(bad)
+    assert found.state == "warn" and "w0 (cannot_start)" in found.found and found.found.endswith("and 2 more")
+    assert "agentcom agent resume w0" in found.fix

@@ -65,6 +65,7 @@ def test_each_key_can_be_set_by_its_variable(tmp_path: Path) -> None:
         "AGENTCOM_LIMITS_MAX_LIVE_TASKS": "5",
         "AGENTCOM_LIMITS_MAX_LINKS": "6",
         "AGENTCOM_STORAGE_RESERVE_MB": "8",
+        "AGENTCOM_DAMPERS_INSTANT_S": "4",
         "AGENTCOM_GIT_REMOTE_TIMEOUT_S": "7",
         "AGENTCOM_LOG_LEVEL": "debug",
         "AGENTCOM_LOG_FORMAT": "console",
@@ -124,7 +125,7 @@ def test_a_key_like_no_other_is_told_what_there_is(tmp_path: Path) -> None:
     (fault,) = faults("[log]\nzzz = 1\n", tmp_path)
     assert fault.endswith("there are level, format")
     (fault,) = faults("zzz = 1\n", tmp_path)
-    assert fault.endswith("there are data_dir, durability, [listen], [lease], [limits], [storage], [git], [log]")
+    assert fault.endswith("there are data_dir, durability, [listen], [lease], [dampers], [limits], [storage], [git], [log]")
 
 
 def test_a_value_that_another_source_overrules_is_judged_too(tmp_path: Path) -> None:

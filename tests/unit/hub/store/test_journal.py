@@ -126,7 +126,7 @@ def test_a_row_that_is_not_there_is_a_defect(db: sqlite3.Connection) -> None:
         write(db, state(77))
 
 
-AGENT = AgentRow("w1", "w1", "[]", "[]", "[]", "{}", 0, 0, 0, 0, None, "", 1, 1)
+AGENT = AgentRow("w1", "w1", "[]", "[]", "[]", "{}", 0, 0, "[]", 0, None, None, None, "", 1, 1)
 
 
 def test_an_older_session_is_refused(db: sqlite3.Connection) -> None:
