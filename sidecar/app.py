@@ -30,7 +30,7 @@ from sidecar.checks.verify import verify
 from sidecar.core.environment import agent_environment
 from sidecar.core.holder import Holder
 from sidecar.core.records import Key
-from sidecar.files import write_durably
+from sidecar.files import make_directory, write_durably
 from sidecar.journal import Journal
 from sidecar.link import SUBPROTOCOL, Link
 from sidecar.remains import release_strangers, remove, set_aside
@@ -129,7 +129,7 @@ class Sidecar:
         await release_strangers(self._workspaces, self._settings.state_dir / "agents", holds)
 
     def _agent(self, agent: AgentSettings, home: Path) -> Agent:
-        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_directory(home)
         runtime = make_runtime(agent)
         settings = self._settings
         read_token(settings, agent)  # a missing token is found now, not after the first failed connection
@@ -222,7 +222,7 @@ def own_state(directory: Path) -> Iterator[str]:
     """
     if faults := state_faults(directory):
         raise SettingsError(directory, [f"state_dir: {fault}" for fault in faults])
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_directory(directory)
     lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
         try:

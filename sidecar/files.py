@@ -1,4 +1,4 @@
-"""Small files that are whole or not there: written beside, synced, renamed."""
+"""What survives a power cut: small files that are whole or not there, and the names of directories."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ PRIVATE = 0o600
 
 def write_durably(path: Path, text: str, mode: int = PRIVATE) -> None:
     """Replace ``path``; a crash leaves the old file or the new one. Missing directories are made, closed to others."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_directory(path.parent)
     fresh = path.with_name(f".{path.name}.new")
     fresh.unlink(missing_ok=True)
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE)
@@ -21,6 +21,14 @@ def write_durably(path: Path, text: str, mode: int = PRIVATE) -> None:
         os.fsync(descriptor)
     fresh.replace(path)
     sync_directory(path.parent)
+
+
+def make_directory(path: Path, mode: int = 0o700) -> None:
+    """Make a directory and what is missing above it; the names are durable afterwards."""
+    missing = [place for place in (path, *path.parents) if not place.exists()]
+    path.mkdir(mode=mode, parents=True, exist_ok=True)
+    for made in reversed(missing):
+        sync_directory(made.parent)
 
 
 def sync_directory(path: Path) -> None:

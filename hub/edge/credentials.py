@@ -16,6 +16,7 @@ from pathlib import Path
 from hub.core.errors import HubError
 from hub.edge.auth import digest, mint
 from hub.ids import ANY_AGENT, Scope, agent_scope
+from hub.store.files import sync_directory
 from hub.store.tokens import NewToken, TokenRecord
 
 KEY_FILE = "hub.key"
@@ -125,7 +126,7 @@ def _make(data_dir: Path, key: bytes, role: _Role) -> NewToken:
 
 
 def _write(path: Path, secret: str) -> None:
-    """A file that is whole or not there."""
+    """A file that is whole or not there; once it is, no power cut takes it: the store remembers what was made with it."""
     fresh = path.with_name(f"{path.name}.{os.getpid()}")
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
@@ -134,5 +135,6 @@ def _write(path: Path, secret: str) -> None:
             file.flush()
             os.fsync(file.fileno())
         fresh.replace(path)
+        sync_directory(path.parent)
     finally:
         fresh.unlink(missing_ok=True)

@@ -24,6 +24,7 @@ from hub.core.errors import HubError, StoreFull
 from hub.ids import Micros
 from hub.store.base import StoreUnusable, Tx
 from hub.store.faults import classify, unopened
+from hub.store.files import make_directory
 from hub.store.journal import check_schema
 from hub.store.migrations import migrate
 from hub.store.place import refuse_network_fs, take_lock
@@ -91,7 +92,7 @@ class SqliteStore:
         ``reserve_bytes`` are kept free for agents at work; see :mod:`hub.store.reserve`.
         """
         try:
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_directory(path.parent)
         except OSError as fault:
             raise StoreUnusable(f"{path.parent} cannot be a data directory: {fault.strerror}; choose another") from fault
         refuse_network_fs(path)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from sidecar.files import write_durably
+from sidecar.files import make_directory, write_durably
 from sidecar.workspace.premises import state_faults
 
 VERSION = 1
@@ -63,7 +63,7 @@ def alone(state_dir: Path) -> Iterator[None]:
         if state_faults(state_dir):
             yield
             return
-        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_directory(state_dir)
         lock = os.open(state_dir / "join.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError:
         yield

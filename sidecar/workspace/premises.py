@@ -22,6 +22,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from sidecar.files import make_directory
 from sidecar.runs.account import Account
 from sidecar.runs.process import run
 from sidecar.workspace.git import WorkspaceError
@@ -96,7 +97,7 @@ def open_premises(state_dir: Path, account: Account) -> None:
         (state_dir / "workspaces" / "repos", READ),
         (state_dir / "workspaces" / "work", ENTERED),
     ):
-        place.mkdir(mode=CLOSED, parents=True, exist_ok=True)
+        make_directory(place, CLOSED)
         if mode is not CLOSED:
             os.chown(place, os.geteuid(), account.gid)
         place.chmod(mode)

@@ -128,6 +128,7 @@ SEAMS: tuple[Seam, ...] = (
     Seam(name="hub.checkpoint", target="hub.store.sqlite:SqliteStore.checkpoint"),
     Seam(name="hub.close", target="hub.store.sqlite:SqliteStore.close"),
     Seam(name="hub.secret", target="hub.edge.credentials:_write", fault=_disk_full),
+    Seam(name="hub.sync_directory", target="hub.store.files:sync_directory", fault=_io_error, late_fault=_io_error),
     # what leaves the hub
     Seam(name="hub.publish", target="hub.services.conductor:Conductor._publish_group"),
     Seam(name="hub.send", target="hub.edge.ws:Socket.write", label=_frame_type, labels=TO_SIDECAR),
