@@ -49,6 +49,7 @@ from hub.services.facts import FactReader
 from hub.services.feed import Feed
 from hub.services.gatekeeper import Gatekeeper, concerns
 from hub.services.room import LOOK_S, Room
+from hub.services.salvage import Salvage
 from hub.settings import HubSettings
 from hub.settings.tree import Listen
 from hub.store import blobs, specs, tokens
@@ -89,6 +90,8 @@ class _Publisher:
     def events(self, events: Sequence[tuple[int, EventRow]]) -> None:
         """To the feed, counting what metrics count."""
         for _, event in events:
+            if event.kind.startswith("salvage."):
+                self._metrics.salvage.labels(event.kind.removeprefix("salvage.")).inc()
             if event.cause == "lease_expired":
                 self._metrics.lease_expiries.inc()
             elif event.kind == "agent.quarantined":
@@ -229,6 +232,7 @@ class Hub:
             feed=feed,
             gatekeeper=gatekeeper,
             doctor=open_doctor(settings, store, forge, chores, room, conductor.quarantined),
+            salvage=Salvage(conductor, reader, {"local": forge}),
             auth=auth,
             keyring=Keyring(key, auth, conductor, now_us, links.revoked),
             metrics=metrics.render,

@@ -35,6 +35,7 @@ DAY = 86_400 * SECOND
 """Microseconds per day."""
 
 _REF = re.compile(r"(?:t-)?([1-9][0-9]{0,17})")
+_SALVAGE_REF = re.compile(r"(?:t-)?([1-9][0-9]{0,17})/(0|[1-9][0-9]{0,17})")
 _CHANGE_REF = re.compile(r"(?:c-)?([1-9][0-9]{0,17})")
 
 
@@ -62,6 +63,19 @@ def parse_change_ref(text: str) -> ChangeId:
     if found is None:
         raise ValueError(f"{text[:40]!r} is not a change reference; write c-4 or 4")
     return ChangeId(int(found[1]))
+
+
+def salvage_ref(n: int, lease_epoch: int) -> str:
+    """Format what was kept of one lease the way people see it: ``t-17/3``."""
+    return f"{task_ref(n)}/{lease_epoch}"
+
+
+def parse_salvage_ref(text: str) -> tuple[TaskId, LeaseEpoch]:
+    """Parse ``t-17/3`` or ``17/3``; raises ValueError with a message fit for the user."""
+    found = _SALVAGE_REF.fullmatch(text.strip().lower())
+    if found is None:
+        raise ValueError(f"{text[:40]!r} is not a reference to salvaged work; write t-17/3: the task and its lease")
+    return TaskId(int(found[1])), LeaseEpoch(int(found[2]))
 
 
 class Lane(StrEnum):
@@ -176,6 +190,17 @@ class Verdict(StrEnum):
     DUPLICATE = "duplicate"
     STALE = "stale"
     SALVAGED = "salvaged"
+
+
+class SalvageState(StrEnum):
+    """What became of work that was kept although it could not be applied."""
+
+    OPEN = "open"
+    """Nobody has decided; the next attempt is told of it."""
+    APPLYING = "applying"
+    """A person adopts it as soon as the agent that works on the task has stopped."""
+    APPLIED = "applied"
+    DROPPED = "dropped"
 
 
 class HeldVerdict(StrEnum):

@@ -29,6 +29,7 @@ from sidecar.core.results import Delivered, compose
 from sidecar.ports import Environment, Verifier, WorkspaceKeeper
 from sidecar.runs.runner import Deadline, Order, Run, RunFault, Runner, is_terminal, run_id_of
 from sidecar.runtimes.base import Asked, Event, RunEnd, RunSpec, Runtime, RuntimeFault, Said
+from sidecar.workspace.workdir import offer_ref
 from sidecar.workspace.workspaces import Workspace, WorkspaceError, WorkState
 
 log = structlog.get_logger(__name__)
@@ -162,7 +163,7 @@ class Work:
             await self._tell(fx.WorkPushed(self._held.key, head_sha, salvage_ref))
         pushed = self._held.pushed
         if pushed is None or pushed.head_sha is None or state is None:
-            return self._result(step, Delivered(salvage_ref=pushed.salvage_ref if pushed else None))
+            return self._result(step, _left(workspace, pushed.salvage_ref if pushed else None))
         delivered = Delivered(
             branch=workspace.branch,
             base_sha=workspace.base_sha,
@@ -200,7 +201,10 @@ class Work:
         """Start a run and leave the holding ``woken``; raises :class:`_StoppedError` when it is stopped before."""
         tools, held, number = self._tools, self._held, len(self._held.runs)
         run_id = run_id_of(held.key, number)
-        prompt = wake_message(self._spec, branch=workspace.branch, conflict=workspace.conflict, correction=correction)
+        offers: dict[int, str] = {epoch: offer_ref(held.key.task, epoch) for epoch in workspace.offered}
+        prompt = wake_message(
+            self._spec, branch=workspace.branch, conflict=workspace.conflict, correction=correction, offers=offers
+        )
         launch = tools.runtime.launch(
             RunSpec(
                 spec=self._spec,
@@ -308,7 +312,7 @@ class Work:
             if self._held.phase is Phase.WOKEN:
                 await self._stop_run()
             if workspace is not None and self._held.woken and self._spec.check is None:
-                return Delivered(salvage_ref=await self._salvage(workspace))
+                return _left(workspace, await self._salvage(workspace))
         except Exception:  # the first fault is the one to report
             log.exception("work_not_wound_up", task=self._held.key.task)
         return Delivered()
@@ -358,3 +362,8 @@ class Work:
             if not task.done():
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
+
+
+def _left(workspace: Workspace, salvage_ref: str | None) -> Delivered:
+    """Nothing but what was left uncommitted; the base it was made from goes with it, for whoever adopts it."""
+    return Delivered(base_sha=workspace.base_sha if salvage_ref is not None else None, salvage_ref=salvage_ref)

@@ -55,6 +55,9 @@ _STATES = {
     "merged": "green",
     "rework": "yellow",
     "closed": "dim",
+    "applying": "bold blue",
+    "applied": "green",
+    "dropped": "dim",
 }
 _TIERS = {1: "green", 2: "yellow", 3: "bold red"}
 

@@ -11,7 +11,22 @@ import typer
 import typer.core
 
 from hub import __version__
-from hub.cli import agents, changes, config, doctor, joining, projects, render, repos, server, status, tasks, tokens, watching
+from hub.cli import (
+    agents,
+    changes,
+    config,
+    doctor,
+    joining,
+    projects,
+    render,
+    repos,
+    salvage,
+    server,
+    status,
+    tasks,
+    tokens,
+    watching,
+)
 from hub.cli.demo import demo
 from hub.cli.exits import EPILOG
 from hub.cli.session import DEFAULT_URL, Target, check_url, joined_url, recorded_url
@@ -79,6 +94,7 @@ NOUNS = {
     "task": tasks.app,
     "agent": agents.app,
     "change": changes.app,
+    "salvage": salvage.app,
     "project": projects.app,
     "repo": repos.app,
     "token": tokens.app,

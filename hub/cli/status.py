@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from hub.client import HubClient
 
 LOOK_AGAIN_S = 0.2
+SALVAGE_COUNTED = 1000
+"""The hub counts no further."""
 
 
 def mount(app: typer.Typer) -> None:
@@ -58,6 +60,7 @@ def status(
             ("ready by lane", _counts(found["queue"], "none")),
             ("finished (24 h)", _counts(found["finished_24h"], "none")),
             ("open changes", _counts(found["changes"], "none")),
+            ("salvaged work", _salvage(found["salvage_open"])),
             ("agents", _counts(found["agents"], "none known")),
         ]
     )
@@ -116,6 +119,11 @@ async def _until_ready(hub: HubClient, timeout_s: float) -> None:
                 await asyncio.sleep(LOOK_AGAIN_S)
     except TimeoutError:
         fail(code, f"waited {timeout_s:g} s: {said}", "look at the hub's log; `agentcom doctor` says more")
+
+
+def _salvage(count: int) -> str | None:
+    more = "or more " if count >= SALVAGE_COUNTED else ""
+    return f"{count} {more}to decide about: agentcom salvage list --open" if count else None
 
 
 def _counts(counts: Mapping[str, int], none: str) -> str:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from hub.cli import render
 from hub.cli.render import age, moment, state, tier, took
+from hub.cli.salvage import where
 
 if TYPE_CHECKING:
     from hub.client.documents import Attempt, Event, TaskDetail
@@ -165,5 +166,16 @@ def _outcome(task: TaskDetail) -> None:
         render.say(state(change["state"]), cause, ", tier ", tier(change["tier"]), f", head {change['head_sha'][:12]}")
         if change["state"] == "waiting":
             render.say(f"decide with: agentcom change approve {change['id']}")
-    for salvage in task["salvage"]:
-        render.say(f"salvaged from lease {salvage['lease_epoch']}: {salvage['reason']}")
+    if task["salvage"]:
+        render.heading("kept, though not applied")
+        render.part(
+            ("record", "state", "outcome", "agent", "branch", "why"),
+            [
+                (kept["id"], state(kept["state"]), kept["outcome"], kept["agent"], where(kept), kept["reason"])
+                for kept in task["salvage"]
+            ],
+            flex="why",
+            drop=("outcome", "agent"),
+        )
+        if any(kept["state"] == "open" for kept in task["salvage"]) and task["state"] != "done":
+            render.say(f"look: agentcom salvage show {task['salvage'][0]['id']}")

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from hub.cli import render
-from hub.ids import AgentState, ChangeState, Lane, TaskState, TaskType, parse_change_ref, parse_task_ref
+from hub.ids import AgentState, ChangeState, Lane, TaskState, TaskType, parse_change_ref, parse_salvage_ref, parse_task_ref
 
 COMPLEXITIES = ("trivial", "standard", "complex")
 
@@ -26,7 +26,7 @@ def listed(words: Iterable[str]) -> str:
     return f"One of {', '.join(first)} or {last}."
 
 
-def _reference(parse: Callable[[str], int]) -> Callable[[str | None], str | None]:
+def _reference(parse: Callable[[str], object]) -> Callable[[str | None], str | None]:
     def read(value: str | None) -> str | None:
         if value is None:  # while a shell asks for completions, nothing is given yet
             return None
@@ -60,6 +60,13 @@ _NEW_TYPES = [kind for kind in TaskType if kind is not TaskType.CHECK]
 
 TaskRef = Annotated[str, typer.Argument(metavar="TASK", help="t-17 or 17.", callback=_reference(parse_task_ref))]
 ChangeRef = Annotated[str, typer.Argument(metavar="CHANGE", help="c-4 or 4.", callback=_reference(parse_change_ref))]
+SalvageRef = Annotated[
+    str, typer.Argument(metavar="RECORD", help="t-17/3: a task and its lease.", callback=_reference(parse_salvage_ref))
+]
+TaskRefOption = Annotated[
+    str | None,
+    typer.Option("--task", "-t", metavar="TASK", help="Only of this task.", callback=_reference(parse_task_ref)),
+]
 LaneWord = Annotated[str | None, typer.Option("--lane", "-l", metavar="LANE", help=listed(Lane), autocompletion=complete(Lane))]
 TaskStateWord = Annotated[
     str | None,

@@ -12,6 +12,7 @@ import httpx2
 from hub.client.documents import Examination, Status, TaskDetail
 from hub.client.errors import HubUnreachable
 from hub.client.registered import AgentApi, ChangeApi, ProjectApi, RepoApi
+from hub.client.salvage import SalvageApi
 from hub.client.stream import EventApi
 from hub.client.tasks import TaskApi
 from hub.client.tokens import TokenApi
@@ -19,7 +20,7 @@ from hub.client.transport import part
 from hub.ids import TERMINAL
 
 
-class HubClient(TaskApi, AgentApi, ChangeApi, ProjectApi, RepoApi, EventApi, TokenApi):
+class HubClient(TaskApi, AgentApi, ChangeApi, SalvageApi, ProjectApi, RepoApi, EventApi, TokenApi):
     """A hub, as one identity sees it::
 
         async with HubClient("http://127.0.0.1:8790", token) as hub:

@@ -200,12 +200,48 @@ class Result(TypedDict):
 
 
 class Salvage(TypedDict):
-    """Work kept although it could not be applied."""
+    """Work kept although it was not applied; ``title`` and ``task_state`` are None of a task that the hub does not know.
 
+    ``branch`` names commits, ``salvage_ref`` the branch of what was left uncommitted.
+    """
+
+    id: str
+    task: str
     lease_epoch: int
-    sha256: str
+    title: str | None
+    task_state: str | None
+    state: str
     at: str
+    agent: str | None
     reason: str
+    outcome: str
+    branch: str | None
+    base_sha: str | None
+    head_sha: str | None
+    salvage_ref: str | None
+    decided_by: str | None
+    decided_at: str | None
+    note: str | None
+    applied_epoch: int | None
+
+
+class SalvagePage(TypedDict):
+    """Newest task first; ``next`` is the cursor of the following page."""
+
+    salvage: list[Salvage]
+    next: str | None
+
+
+class SalvageDetail(Salvage):
+    """A record with what was said and what is left of it; ``stat`` is None, with ``stat_missing``, where there is none to see."""
+
+    error: dict[str, Any] | None
+    output: str
+    commits: list[dict[str, Any]]
+    stat: dict[str, Any] | None
+    stat_missing: str
+    feedback: str | None
+    told: list[int]
 
 
 class ChangeOfTask(TypedDict):
@@ -375,6 +411,7 @@ class Change(TypedDict):
     id: str
     task: str
     lease_epoch: int
+    origin_epoch: int | None
     repo: str
     state: str
     title: str
@@ -472,6 +509,7 @@ class Status(TypedDict):
     queue: dict[str, int]
     finished_24h: dict[str, int]
     changes: dict[str, int]
+    salvage_open: int
     agents: dict[str, int]
     feed_epoch: str
     seq: int

@@ -183,6 +183,8 @@ class Account:
     description: str
     created_by: str
     agent: str
+    origin_epoch: int | None = None
+    """The lease that made the work, if it was adopted under another one."""
     commits: tuple[LoggedCommit, ...]
     verification: tuple[str, ...]
     assessment: Assessment
@@ -196,9 +198,10 @@ def body(account: Account) -> str:
     what = _quoted(account.description or account.task_title, DESCRIPTION_CHARS)
     commits = _list([f"{commit.sha[:12]} {_quoted(commit.subject, 120)}" for commit in account.commits])
     why = f"{task_ref(account.task)} “{_quoted(account.task_title, 200)}”, asked for by {account.created_by}"
+    adopted = "" if account.origin_epoch is None else f" under lease {account.origin_epoch}, and adopted since"
     sections = (
         what,
-        f"Why:\n{why}, written by {account.agent}.",
+        f"Why:\n{why}, written by {account.agent}{adopted}.",
         f"Commits:\n{commits}",
         f"Verification:\n{_list([_quoted(line, 300) for line in account.verification])}",
         f"Risk tier {account.assessment.tier.value}:\n{_list([_quoted(reason, 400) for reason in account.assessment.reasons])}",

@@ -21,15 +21,19 @@ from hub.core.lanes import FairSequence, LanePicker
 from hub.core.lease import Terms
 from hub.core.matching import AgentClass, Idle
 from hub.core.ready import Ready
-from hub.core.rows import ControlRow, EventRow, TransitionRow
+from hub.core.rows import ControlRow, EventRow, SalvageRow, TransitionRow
 from hub.core.task import Edge, Task
 from hub.core.timers import Timer, Timers
 from hub.ids import TERMINAL, AgentId, AgentState, ControlKind, LeaseEpoch, SessionEpoch, TaskId, TaskState, task_ref
 
+DECISIONS = 1024
+"""Decisions about salvaged work that are remembered: many more than can be in flight."""
+
 
 @dataclass(slots=True)
 class Volatile:
-    """What a restart forgets on purpose: fairness, who is idle in which order, armed timers, retries that avoid an agent, draining.
+    """What a restart forgets on purpose: fairness, who is idle in which order, armed timers, retries that avoid an agent, draining,
+    and the latest decisions about salvaged work (the rows have them).
 
     Also volatile, and declared on the entities themselves: live links, lease deadlines, progress and warm repositories.
     """
@@ -39,7 +43,15 @@ class Volatile:
     idle: Idle = field(default_factory=Idle)
     timers: Timers = field(default_factory=Timers)
     avoiding: dict[int, None] = field(default_factory=dict)
+    decided: dict[tuple[int, int, str], SalvageRow] = field(default_factory=dict)
     draining: bool = False
+
+    def remember(self, row: SalvageRow) -> None:
+        """What was decided about salvaged work, until every fact read before it has been used."""
+        self.decided.pop(row[:3], None)
+        self.decided[row[:3]] = row
+        if len(self.decided) > DECISIONS:
+            del self.decided[next(iter(self.decided))]
 
 
 @dataclass(slots=True)

@@ -90,6 +90,7 @@ class Facts:
 
     ``states`` – terminal states of tasks that are not live. ``idempotent`` – (key → (n, hash)) of earlier submissions.
     ``task`` – full row and dependency rows of a terminal task. ``attempt`` – the attempt row a result belongs to.
+    ``salvage`` – what was kept of that lease, newest first.
     """
 
     states: Mapping[int, TaskState] = field(default_factory=dict)
@@ -97,6 +98,7 @@ class Facts:
     task: Mapping[str, Any] | None = None
     deps: tuple[Mapping[str, Any], ...] = ()
     attempt: Mapping[str, Any] | None = None
+    salvage: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,6 +166,37 @@ class Complete(OnTask):
 class Requeue(OnTask):
     """A terminal task starts a new generation."""
 
+    facts: Facts = Facts()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """Commits of a salvaged lease, as the forge has them now."""
+
+    branch: str
+    base_sha: str
+    head_sha: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdoptSalvage(OnTask):
+    """A person adopts what was kept of ``lease_epoch``, under a new fence. ``work`` is its commits, if it has any.
+
+    ``force`` stops a running attempt first. Idempotent.
+    """
+
+    lease_epoch: LeaseEpoch
+    work: Work | None = None
+    force: bool = False
+    facts: Facts = Facts()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DropSalvage(OnTask):
+    """Nobody needs what was kept of ``lease_epoch``: the next attempt is not told of it. Idempotent."""
+
+    lease_epoch: LeaseEpoch
+    reason: str
     facts: Facts = Facts()
 
 
@@ -360,7 +393,10 @@ class Ask(FromSession):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report(FromSession):
-    """A result. JSON texts as they will be stored; ``has_change`` = commits and a head; ``passed`` None when nothing was verified."""
+    """A result. JSON texts as they will be stored; ``has_change`` = commits and a head; ``passed`` None when nothing was verified.
+
+    ``salvage_ref`` is the branch of what its agent left uncommitted.
+    """
 
     n: TaskId
     lease_epoch: LeaseEpoch
@@ -382,6 +418,7 @@ class Report(FromSession):
     usage: str | None = None
     error: str | None = None
     conversation_id: str | None = None
+    salvage_ref: str | None = None
     body: str = "{}"
     facts: Facts = Facts()
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 from hub.core.cluster import Step
 from hub.core.decision import Revoke
 from hub.core.dependencies import ended
-from hub.core.task import MAX_CLAIMS, Task
-from hub.ids import ControlKind, LeaseEpoch, TaskState
+from hub.core.salvage import adopt_now, release
+from hub.core.task import MAX_CLAIMS, Task, raise_fence
+from hub.ids import ControlKind, TaskState
 
 
 def finish(step: Step, task: Task, to: TaskState, kind: str, cause: str, **data: object) -> None:
@@ -32,17 +33,17 @@ def queue_again(step: Step, task: Task, kind: str, cause: str, **data: object) -
         step.move(task, TaskState.QUEUED, kind, cause=cause, **data)
 
 
-def raise_fence(task: Task) -> None:
-    """Spend a lease epoch, so that everything sent under the old one is recognised as stale."""
-    task.lease_epoch = LeaseEpoch(task.lease_epoch + 1)
-
-
 def stopped(step: Step, task: Task, outcome: str, **changes: object) -> None:
     """The agent of a stopping task has ended (by result, give-back or expiry): do what was asked (semantics, Cancel)."""
     to, holder = task.stopping, task.holder
     task.stopping = None
     step.end_attempt(task, outcome, "stopped", **changes)
     task.parked = False
+    if task.adopting is not None and to is TaskState.QUEUED:
+        adopt_now(step, task, task.adopting)
+        return
+    if task.adopting is not None:  # it was to end otherwise after all
+        release(step, task)
     if to is TaskState.QUEUED:
         task.tries = max(0, task.tries - 1)
         queue_again(step, task, "task.queued", "assign", agent=holder)

@@ -14,7 +14,7 @@ from hub.core.cluster import Cluster
 from hub.core.lanes import LANES
 from hub.core.lease import Terms
 from hub.core.matching import Requirement
-from hub.core.rows import AttemptRow, ControlRow, LiveTask, QuestionRow
+from hub.core.rows import AttemptRow, ControlRow, LiveTask, QuestionRow, SalvageRow
 from hub.core.task import Edge, Task
 from hub.core.timers import Timer
 from hub.ids import Access, AgentId, AgentState, Lane, LeaseEpoch, SessionEpoch, TaskId, TaskState, TaskType
@@ -27,6 +27,7 @@ class Snapshot:
     """Everything a rebuild needs, read in one transaction.
 
     ``tasks`` are the live ones, ``deps`` their edges, ``attempts`` the open ones, ``questions`` the open ones and those of open attempts,
+    ``adoptions`` salvaged work that live tasks take as soon as their agents have stopped,
     ``agents`` joined with their newest session. The ``next_*`` numbers are above every number ever used.
     """
 
@@ -35,6 +36,7 @@ class Snapshot:
     attempts: Iterable[Record] = ()
     questions: Iterable[Record] = ()
     controls: Iterable[Record] = ()
+    adoptions: Iterable[Record] = ()
     requirements: Iterable[Record] = ()
     agents: Iterable[Record] = ()
     projects: dict[str, tuple[bool, str]] = field(default_factory=dict)
@@ -120,6 +122,8 @@ def rebuild(snapshot: Snapshot, terms: Terms) -> Cluster:
             task.question = QuestionRow(*(row[name] for name in QuestionRow._fields))
         else:
             task.answered |= {row["qid"]}
+    for row in snapshot.adoptions:
+        cluster.tasks[row["task"]].adopting = SalvageRow(*(row[name] for name in SalvageRow._fields))
     for row in snapshot.controls:
         cluster.controls[row["cid"]] = ControlRow(*(row[name] for name in ControlRow._fields))
     return cluster

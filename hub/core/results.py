@@ -18,13 +18,15 @@ from hub.core.decision import AckResult
 from hub.core.dependencies import ended
 from hub.core.ending import stopped
 from hub.core.retry import Ended, Next, after
-from hub.core.rows import AttemptRow, FeedbackRow, ResultRow, SalvageRow
+from hub.core.rows import AttemptRow, FeedbackRow, ResultRow
+from hub.core.salvage import keep
 from hub.core.task import Task
 from hub.core.timers import Timer
-from hub.ids import Access, Outcome, TaskState, TaskType, Verdict
+from hub.ids import Outcome, TaskState, Verdict
 
 MALFORMED = "malformed_result"
 """Error code of a result whose body could not be read; the raw body is kept as salvage."""
+LEFT_OVER = "left uncommitted beside what was committed"
 FEEDBACK_CHARS = 16_000
 """Of a failed attempt's output, this much (its end) reaches the next attempt."""
 
@@ -33,14 +35,10 @@ def report(step: Step, command: Report) -> None:
     """Give a result its verdict and acknowledge it with the commit."""
     agent = session_of(step, command)
     task = step.cluster.tasks.get(command.n)
-    if task is not None and command.has_change and not _may_change(task):
+    if task is not None and command.has_change and not task.may_change:
         command = replace(command, has_change=False)  # commits nobody asked for lead to no change, whoever reports them
     verdict = _judge(step, agent, command)
     step.tell(agent, AckResult(n=command.n, lease_epoch=command.lease_epoch, verdict=verdict))
-
-
-def _may_change(task: Task) -> bool:
-    return task.repo is not None and task.access is Access.WRITE and task.type is not TaskType.CHECK
 
 
 def _judge(step: Step, agent: Agent, command: Report) -> Verdict:
@@ -58,7 +56,7 @@ def _judge(step: Step, agent: Agent, command: Report) -> Verdict:
         return _apply(step, task, agent, command)
     if task is not None and _is_late(task, command):
         return _apply_late(step, task, command)
-    return _salvage(step, task, command, "stale")
+    return _salvage(step, task, command, _why(task, command))
 
 
 def _ended_with(task: Task | None, command: Report) -> str | None:
@@ -68,7 +66,10 @@ def _ended_with(task: Task | None, command: Report) -> str | None:
     if task is not None and command.lease_epoch in task.ended:
         return task.ended[command.lease_epoch]
     fact = command.facts.attempt
-    return fact["sha256"] if fact is not None else None
+    if fact is None:  # nobody remembers the attempt, but what was kept of it is known
+        return next((row["sha256"] for row in command.facts.salvage if row["sha256"] == command.sha256), None)
+    sha256: str | None = fact["sha256"]
+    return sha256
 
 
 def _owner(task: Task | None, command: Report) -> str | None:
@@ -100,11 +101,11 @@ def _apply(step: Step, task: Task, agent: Agent, command: Report) -> Verdict:
         task.conversation_id = command.conversation_id
     success = command.outcome is Outcome.SUCCEEDED
     verdict = Verdict.APPLIED
-    if command.error_code == MALFORMED:
-        step.decision.rows.append(_salvaged(step, command, "its body was malformed"))
     if task.stopping is not None:
         if success:
             verdict = _salvage(step, task, command, f"arrived while stopping for {task.stopping}")
+        elif _has_work(command):
+            keep(step, task, command, f"stopped for {task.stopping}")
         stopped(step, task, command.outcome, sha256=command.sha256, verdict=verdict, error=command.error, usage=command.usage)
         return verdict
     ran = Ended(
@@ -118,7 +119,12 @@ def _apply(step: Step, task: Task, agent: Agent, command: Report) -> Verdict:
     )
     nxt = after(ran, tries=task.tries, max_tries=task.max_tries, lost=task.lost, claims=task.claims, jitter=step.stamp.jitter)
     nxt = quarantine.weigh(step, task, agent, _blame(step, task, command), nxt)
-    _record(step, task, command, failed=nxt.to not in (TaskState.DONE, TaskState.IN_REVIEW), cause=nxt.cause)
+    failed = nxt.to not in (TaskState.DONE, TaskState.IN_REVIEW)
+    if failed and _has_work(command):
+        keep(step, task, command, f"its attempt ended: {nxt.cause}")
+    elif command.salvage_ref is not None:
+        keep(step, task, command, LEFT_OVER, applied=True)
+    _record(step, task, command, failed=failed, cause=nxt.cause)
     step.end_attempt(
         task, command.outcome, nxt.cause, sha256=command.sha256, verdict=verdict, error=command.error, usage=command.usage
     )
@@ -154,6 +160,8 @@ def _apply_late(step: Step, task: Task, command: Report) -> Verdict:
             usage=command.usage,
         )
     )
+    if command.salvage_ref is not None:
+        keep(step, task, command, LEFT_OVER, applied=True)
     _record(step, task, command, failed=False, cause="late")
     to = TaskState.IN_REVIEW if command.has_change else TaskState.DONE
     step.move(task, to, f"task.{to}", cause="late", agent=row.agent)
@@ -205,21 +213,31 @@ def _record(step: Step, task: Task, command: Report, *, failed: bool, cause: str
 
 def _salvage(step: Step, task: Task | None, command: Report, why: str) -> Verdict:
     """Keep what cannot be applied; a failure that changes nothing is merely stale."""
-    if command.outcome is not Outcome.SUCCEEDED and not command.has_change and command.error_code != MALFORMED:
+    if command.outcome is not Outcome.SUCCEEDED and not _has_work(command):
         return Verdict.STALE
-    step.decision.rows.append(_salvaged(step, command, why))
+    keep(step, task, command, why)
     fact = command.facts.attempt
     if fact is not None and fact["ended_at"] is not None:
         # the attempt remembers its digest, so that the same result said again is a duplicate; a fact from before the end of
         # the attempt was committed is too old to be written back
         row = AttemptRow(*(fact[name] for name in AttemptRow._fields))
         step.decision.rows.append(row._replace(sha256=command.sha256, verdict=Verdict.SALVAGED))
-    if task is not None:
-        if command.lease_epoch <= task.lease_epoch:  # a fence nobody was given yet must stay unused
-            task.ended[command.lease_epoch] = command.sha256
-        step.note(task, "result.salvaged", agent=command.agent, salvaged_epoch=command.lease_epoch, why=why)
+    if task is not None and command.lease_epoch <= task.lease_epoch:  # a fence nobody was given yet must stay unused
+        task.ended[command.lease_epoch] = command.sha256
     return Verdict.SALVAGED
 
 
-def _salvaged(step: Step, command: Report, why: str) -> SalvageRow:
-    return SalvageRow(command.n, command.lease_epoch, command.sha256, step.stamp.wall, why, command.body)
+def _why(task: Task | None, command: Report) -> str:
+    """Why it could not be applied, for whoever finds it later."""
+    if task is None:
+        return "it came too late: its task had ended" if command.facts.attempt is not None else "its task is not known here"
+    if task.lease_epoch > command.lease_epoch:
+        return f"it came too late: lease {task.lease_epoch} was the task's by then"
+    if task.terminal:
+        return f"it came too late: the task was {task.state}"
+    return "nobody was given that lease" if command.facts.attempt is None else "it came too late: its lease had ended"
+
+
+def _has_work(command: Report) -> bool:
+    """Whether there is something in it that is worth keeping, however its run ended."""
+    return command.has_change or command.salvage_ref is not None or command.error_code == MALFORMED

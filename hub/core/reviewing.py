@@ -9,11 +9,11 @@ from hub.core.cluster import Step
 from hub.core.commands import AbandonMerge, Bury, IntendMerge, Merged, OnTask, Rework
 from hub.core.decision import TaskAnswer
 from hub.core.dependencies import ended
-from hub.core.ending import queue_again, raise_fence
+from hub.core.ending import queue_again
 from hub.core.errors import Refused
 from hub.core.rows import FeedbackRow
 from hub.core.steering import answer_for
-from hub.core.task import MAX_REWORK, Task
+from hub.core.task import MAX_REWORK, Task, raise_fence
 from hub.ids import LeaseEpoch, TaskState, task_ref
 
 

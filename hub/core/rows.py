@@ -146,7 +146,7 @@ class AttemptRow(NamedTuple):
 
 
 class ResultRow(NamedTuple):
-    """The body of an applied result."""
+    """The body of an applied result; ``origin_epoch`` is the lease that made the work, if another one adopted it."""
 
     task: int
     lease_epoch: int
@@ -157,10 +157,15 @@ class ResultRow(NamedTuple):
     head_sha: str | None
     commits: str
     verification: str | None
+    origin_epoch: int | None = None
 
 
 class SalvageRow(NamedTuple):
-    """Work that could not be applied but is never thrown away."""
+    """Work that was not applied but is never thrown away, and what a person decided about it.
+
+    ``branch`` with its shas are commits, ``salvage_ref`` the branch of what was left uncommitted; ``applied_epoch`` is the fence
+    under which it was adopted.
+    """
 
     task: int
     lease_epoch: int
@@ -168,6 +173,17 @@ class SalvageRow(NamedTuple):
     at: int
     reason: str
     body: str
+    state: str
+    outcome: str
+    agent: str | None
+    branch: str | None
+    base_sha: str | None
+    head_sha: str | None
+    salvage_ref: str | None
+    decided_by: str | None
+    decided_at: int | None
+    note: str | None
+    applied_epoch: int | None
 
 
 class FeedbackRow(NamedTuple):

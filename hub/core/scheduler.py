@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from hub.core import assignments, commands, dispatch, results, reviewing, sessions, steering, submitting, ticking
+from hub.core import adopting, assignments, commands, dispatch, results, reviewing, sessions, steering, submitting, ticking
 from hub.core.cluster import Cluster, Step
 from hub.core.commands import Command, Stamp
 from hub.core.decision import Decision, Reply
@@ -39,6 +39,8 @@ HANDLERS: Mapping[type[Command], Callable[[Step, Any], Reply]] = {
     commands.Complete: steering.complete,
     commands.Requeue: steering.requeue,
     commands.Answer: steering.answer,
+    commands.AdoptSalvage: adopting.adopt,
+    commands.DropSalvage: adopting.drop,
     commands.IntendMerge: reviewing.intend_merge,
     commands.AbandonMerge: reviewing.abandon_merge,
     commands.Merged: reviewing.merged,
@@ -117,6 +119,11 @@ class Scheduler:
             return Wanted(states=unknown, keys=fresh, scope=command.actor) if unknown or fresh else None
         if isinstance(command, commands.Requeue):
             return None if _live(tasks.get(command.n)) else Wanted(task=command.n)
+        if isinstance(command, commands.AdoptSalvage):
+            asked = None if _live(tasks.get(command.n)) else command.n
+            return Wanted(task=asked, salvage=(command.n, command.lease_epoch))
+        if isinstance(command, commands.DropSalvage):
+            return Wanted(salvage=(command.n, command.lease_epoch))
         if isinstance(command, commands.Report):
             return None if _holds(tasks.get(command.n), command) else Wanted(attempt=(command.n, command.lease_epoch))
         return None
@@ -135,7 +142,7 @@ def _holds(task: Task | None, command: commands.Report) -> bool:
 class Wanted:
     """Committed rows to be read before a command is applied."""
 
-    __slots__ = ("attempt", "keys", "scope", "states", "task")
+    __slots__ = ("attempt", "keys", "salvage", "scope", "states", "task")
 
     def __init__(
         self,
@@ -145,9 +152,11 @@ class Wanted:
         scope: str = "",
         task: int | None = None,
         attempt: tuple[int, int] | None = None,
+        salvage: tuple[int, int] | None = None,
     ) -> None:
         self.states = states
         self.keys = keys
         self.scope = scope
         self.task = task
         self.attempt = attempt
+        self.salvage = salvage

@@ -12,18 +12,18 @@ import orjson
 
 from hub.core.agent import Agent
 from hub.core.cluster import Step
-from hub.core.commands import Answer, Assign, Cancel, Complete, Dispatch, Hold, Release, Requeue
+from hub.core.commands import Answer, Assign, Cancel, Complete, Dispatch, Facts, Hold, Release, Requeue
 from hub.core.decision import Dispatched, TaskAnswer
 from hub.core.dependencies import settle_edges, start
-from hub.core.ending import finish, queue_again, raise_fence, stop
+from hub.core.ending import finish, queue_again, stop
 from hub.core.errors import Refused
 from hub.core.lanes import LANES
 from hub.core.matching import Requirement, class_of
 from hub.core.recall import task_from_rows
 from hub.core.rows import LiveTask
-from hub.core.task import Task
+from hub.core.task import Task, raise_fence
 from hub.core.timers import Timer
-from hub.ids import AgentState, ControlKind, Lane, TaskState, task_ref
+from hub.ids import AgentState, ControlKind, Lane, TaskId, TaskState, task_ref
 
 
 def answer_for(task: Task, *, pending: bool = False) -> TaskAnswer:
@@ -42,7 +42,7 @@ def hold(step: Step, command: Hold) -> TaskAnswer:
         step.move(task, TaskState.WAITING, "task.held", cause="held", reason=command.reason)
         task.held = True
     else:
-        raise _not_now(task, "held", "agentcom task cancel")
+        raise not_now(task, "held", "agentcom task cancel")
     return answer_for(task)
 
 
@@ -50,7 +50,7 @@ def release(step: Step, command: Release) -> TaskAnswer:
     """Undo a hold."""
     task = step.task(command.n)
     if not task.held:
-        raise _not_now(task, "released: it is not held", "agentcom task explain")
+        raise not_now(task, "released: it is not held", "agentcom task explain")
     step.note(task, "task.released")
     start(step, task)
     return answer_for(task)
@@ -82,7 +82,7 @@ def assign(step: Step, command: Assign) -> TaskAnswer:
     """Pin a task; an idle agent is pushed at once, a busy one gets it next."""
     task = step.task(command.n)
     if task.terminal or task.state is TaskState.IN_REVIEW:
-        raise _not_now(task, "assigned", "agentcom task requeue" if task.terminal else "agentcom change list")
+        raise not_now(task, "assigned", "agentcom task requeue" if task.terminal else "agentcom change list")
     need = step.cluster.ready.needs[task.requirement]
     agent = step.agent(command.agent) if command.agent is not None else _least_busy(step, need)
     if not class_of(agent).serves(need):
@@ -111,7 +111,7 @@ def cancel(step: Step, command: Cancel) -> TaskAnswer:
     if task.state is TaskState.CANCELLED:
         return answer_for(task)
     if task.terminal:
-        raise _not_now(task, "cancelled", "agentcom task requeue")
+        raise not_now(task, "cancelled", "agentcom task requeue")
     if task.merging:
         raise Refused(409, "merging", f"{task_ref(task.n)} is being merged and can no longer be cancelled")
     if task.leased and task.state is not TaskState.ASSIGNED:
@@ -126,7 +126,7 @@ def complete(step: Step, command: Complete) -> TaskAnswer:
     if task.state is TaskState.DONE:
         return answer_for(task)
     if task.terminal or task.state is TaskState.IN_REVIEW:
-        raise _not_now(task, "completed", "agentcom task requeue" if task.terminal else "agentcom change approve")
+        raise not_now(task, "completed", "agentcom task requeue" if task.terminal else "agentcom change approve")
     if task.leased:
         if not command.force:
             raise Refused(409, "leased", f"{task_ref(task.n)} is held by {task.holder}", hint="--force stops the agent first")
@@ -138,17 +138,19 @@ def complete(step: Step, command: Complete) -> TaskAnswer:
 
 def requeue(step: Step, command: Requeue) -> TaskAnswer:
     """A terminal task starts a new generation, with a new fence and fresh budgets."""
-    task = step.cluster.tasks.get(command.n)
-    if task is None:
-        if command.facts.task is None:
-            raise Refused(404, "unknown_task", f"there is no task {task_ref(command.n)}", hint="agentcom task list")
-        task = _recall(step, command)
+    task = found(step, command.n, command.facts)
     if not task.terminal:
-        raise _not_now(task, "requeued: it is not finished", "agentcom task explain")
+        raise not_now(task, "requeued: it is not finished", "agentcom task explain")
+    begin_again(step, task, command.facts, "requeue")
+    return answer_for(task)
+
+
+def begin_again(step: Step, task: Task, facts: Facts, cause: str) -> None:
+    """A new generation of a terminal task, queued or waiting; refused if its unique key is taken or what it needs has failed."""
     taken = step.cluster.unique.get(task.unique_key) if task.unique_key is not None else None
     if taken is not None:
         raise Refused(409, "unique_key_taken", f"unique key {task.unique_key!r} is now held by {task_ref(taken)}")
-    _check_edges(step, task, command)
+    _check_edges(step, task, facts)
     raise_fence(task)
     task.generation += 1
     task.tries = task.lost = task.rework = task.claims = 0
@@ -158,13 +160,12 @@ def requeue(step: Step, command: Requeue) -> TaskAnswer:
         task.deadline = None
     step.cluster.volatile.timers.disarm(Timer.TOMBSTONE, task.n)
     # what it waited for may have ended since: no edge can fail it any more, _check_edges saw to that
-    settle_edges(step, task, command.facts.states)
+    settle_edges(step, task, facts.states)
     if task.open_deps:
         step.move(task, TaskState.WAITING, "task.requeued", cause="dependency", generation=task.generation)
     else:
-        step.move(task, TaskState.QUEUED, "task.requeued", cause="requeue", generation=task.generation)
+        step.move(task, TaskState.QUEUED, "task.requeued", cause=cause, generation=task.generation)
     step.cluster.enliven(task)
-    return answer_for(task)
 
 
 def answer(step: Step, command: Answer) -> TaskAnswer:
@@ -206,10 +207,14 @@ def _agent_of(step: Step, task: Task, to: AgentState, reason: str) -> None:
         step.move_agent(agent, to, reason)
 
 
-def _recall(step: Step, command: Requeue) -> Task:
-    facts = command.facts
-    assert facts.task is not None
+def found(step: Step, n: TaskId, facts: Facts) -> Task:
+    """A task in memory, or brought back from its rows; refused 404 if there never was one."""
+    task = step.cluster.tasks.get(n)
+    if task is not None:
+        return task
     row = facts.task
+    if row is None:
+        raise Refused(404, "unknown_task", f"there is no task {task_ref(n)}", hint="agentcom task list")
     need = Requirement(row["project"], row["repo"], frozenset(orjson.loads(row["capabilities"])))
     step.cluster.ready.add_requirement(row["requirement_id"], need)
     known = LiveTask(*(row[name] for name in LiveTask._fields))
@@ -219,12 +224,12 @@ def _recall(step: Step, command: Requeue) -> Task:
     return task
 
 
-def _check_edges(step: Step, task: Task, command: Requeue) -> None:
+def _check_edges(step: Step, task: Task, facts: Facts) -> None:
     for edge in task.edges:
         if edge.satisfied or edge.policy == "run":
             continue
         needed = step.cluster.tasks.get(edge.needs)
-        state = needed.state if needed is not None else command.facts.states.get(edge.needs)
+        state = needed.state if needed is not None else facts.states.get(edge.needs)
         if state in (TaskState.DEAD, TaskState.CANCELLED):
             raise Refused(
                 409,
@@ -234,6 +239,7 @@ def _check_edges(step: Step, task: Task, command: Requeue) -> None:
             )
 
 
-def _not_now(task: Task, what: str, hint: str) -> Refused:
+def not_now(task: Task, what: str, hint: str) -> Refused:
+    """The refusal of a command that a task's state rules out; ``hint`` is the command that would do."""
     command = f"{hint} {task_ref(task.n)}" if hint.startswith("agentcom task") else hint
     return Refused(409, "wrong_state", f"{task_ref(task.n)} is {task.state} and cannot be {what}", hint=command)

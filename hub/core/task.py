@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from hub.core.errors import IllegalTransition
-from hub.core.rows import AttemptRow, QuestionRow, TaskRow
+from hub.core.rows import AttemptRow, QuestionRow, SalvageRow, TaskRow
 from hub.ids import LEASED, TERMINAL, Access, AgentId, Lane, LeaseEpoch, SessionEpoch, TaskId, TaskState, TaskType
 
 S = TaskState
@@ -50,7 +50,8 @@ class Edge:
 class Task:
     """A live task: what scheduling needs and nothing else; the spec stays in the store.
 
-    ``attempt`` is the row of the newest claim while it is open, ``question`` the open question. The fields below the line are
+    ``attempt`` is the row of the newest claim while it is open, ``question`` the open question, ``adopting`` what a
+    person adopts as soon as its agent has stopped. The fields below the line are
     volatile: ``ended`` (lease epoch → sha256 of the result that ended it, in this process's life), ``answered`` (question ids
     answered in the open attempt), ``queue_token`` (changes with each entry into the ready index, so that stale entries are
     recognised) and ``shelf`` (whose), monotonic deadlines in microseconds, the latest progress and checkpoint, and how many offers in a
@@ -98,6 +99,7 @@ class Task:
     edges: tuple[Edge, ...] = ()
     attempt: AttemptRow | None = None
     question: QuestionRow | None = None
+    adopting: SalvageRow | None = None
     # ── volatile ──
     ended: dict[int, str] = field(default_factory=dict)
     answered: frozenset[str] = frozenset()
@@ -126,6 +128,11 @@ class Task:
     def terminal(self) -> bool:
         """Whether only a requeue can move it."""
         return self.state in TERMINAL
+
+    @property
+    def may_change(self) -> bool:
+        """Whether commits made for it can lead to a change."""
+        return self.repo is not None and self.access is Access.WRITE and self.type is not TaskType.CHECK
 
     def move(self, to: TaskState) -> TaskState:
         """Change the state along the table and return the one before; an edge the table lacks changes nothing and raises."""
@@ -165,3 +172,8 @@ class Task:
             self.updated_at,
             self.finished_at,
         )
+
+
+def raise_fence(task: Task) -> None:
+    """Spend a lease epoch, so that everything sent under the old one is recognised as stale."""
+    task.lease_epoch = LeaseEpoch(task.lease_epoch + 1)

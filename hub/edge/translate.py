@@ -95,6 +95,7 @@ def _report(frame: frames.Result, who: dict[str, Any]) -> commands.Report:
         usage=_json(frame.usage) if frame.usage is not None else None,
         error=_json(error) if error is not None else None,
         conversation_id=frame.conversation_id,
+        salvage_ref=frame.salvage_ref,
         body=_json(frame),
     )
 

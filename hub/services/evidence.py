@@ -18,7 +18,7 @@ from hub.forge.base import Forge, RemoteUnavailable, Unusable
 from hub.ids import Access, ChangeState
 from hub.services.case import Case, reported
 from hub.store.changes import ChangeRecord
-from hub.wire.git import assignment_branch, trailers
+from hub.wire.git import assignment_branch, salvage_branch, trailers
 
 STAT_FILES = 1_000
 """Files listed in a change's statistics; ripple of a larger change is seen up to there."""
@@ -120,9 +120,16 @@ async def _has_head(forge: Forge, case: Case) -> bool:
     change = case.change
     if not change.head_sha or await forge.has(case.remote, change.head_sha):
         return bool(change.head_sha)
-    if change.branch != assignment_branch(change.task, change.lease_epoch):  # a foreign name is not even asked for
+    if change.branch not in _own_branches(change):  # a foreign name is not even asked for
         return False
     return await fetch_head(forge, case)
+
+
+def _own_branches(change: ChangeRecord) -> tuple[str, ...]:
+    """Where its work may be: on the branch of the lease that made it; adopted, it may be what that lease left uncommitted."""
+    if change.origin_epoch is None:
+        return (assignment_branch(change.task, change.lease_epoch),)
+    return assignment_branch(change.task, change.origin_epoch), salvage_branch(change.task, change.origin_epoch)
 
 
 async def _has_own_commits(forge: Forge, case: Case) -> bool:
@@ -221,11 +228,12 @@ def _held_by(case: Case) -> str | None:
 
 
 def _broken(change: ChangeRecord, evidence: Evidence) -> tuple[str, ...]:
+    own = _own_branches(change)
     return breaches(
         Proposal(
             base=change.base,
             branch=change.branch,
-            expected_branch=assignment_branch(change.task, change.lease_epoch),
+            expected_branch=change.branch if change.branch in own else own[0],
             trailers=trailers(change.task, change.lease_epoch),
             commits=evidence.commits,
             title=change.title,
@@ -244,6 +252,7 @@ def _written(case: Case, evidence: Evidence, assessment: Assessment, proof: Proo
         description=str(orjson.loads(task["spec"]).get("description") or ""),
         created_by=task["created_by"],
         agent=task["agent"] or "an unknown agent",
+        origin_epoch=change.origin_epoch,
         commits=evidence.commits,
         verification=_verification(proof),
         assessment=assessment,

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import orjson
 
-from hub.core.commands import Command, Facts, Report, Requeue, Submit
+from hub.core.commands import AdoptSalvage, Command, DropSalvage, Facts, Report, Requeue, Submit
 from hub.core.scheduler import Wanted
 from hub.ids import TaskState
 from hub.store.base import Reader
@@ -21,7 +21,7 @@ class FactReader:
     async def add(self, command: Command, wanted: Wanted) -> Command:
         """The command with its facts."""
         facts = await self._read(wanted)
-        if isinstance(command, Submit | Requeue | Report):
+        if isinstance(command, Submit | Requeue | Report | AdoptSalvage | DropSalvage):
             return replace(command, facts=facts)
         return command
 
@@ -29,7 +29,9 @@ class FactReader:
         reader = self._reader
         if wanted.attempt is not None:
             task, epoch = wanted.attempt
-            return Facts(attempt=await reader.one("attempt_fact", task=task, lease_epoch=epoch))
+            attempt = await reader.one("attempt_fact", task=task, lease_epoch=epoch)
+            kept = await reader.all("salvage_fact", task=task, lease_epoch=epoch) if attempt is None else []
+            return Facts(attempt=attempt, salvage=tuple(kept))
         states: dict[int, TaskState] = {}
         idempotent: dict[str, tuple[int, str]] = {}
         row, deps = None, []
@@ -44,4 +46,7 @@ class FactReader:
             found = await reader.all("idempotent_of", scope=wanted.scope, keys=orjson.dumps(sorted(wanted.keys)).decode())
             idempotent = {item["idem_key"]: (item["n"], item["idem_hash"]) for item in found}
             states.update({item["n"]: TaskState(item["state"]) for item in found})
-        return Facts(states=states, idempotent=idempotent, task=row, deps=tuple(deps))
+        kept = []
+        if wanted.salvage is not None:
+            kept = await reader.all("salvage_fact", task=wanted.salvage[0], lease_epoch=wanted.salvage[1])
+        return Facts(states=states, idempotent=idempotent, task=row, deps=tuple(deps), salvage=tuple(kept))

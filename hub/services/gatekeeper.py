@@ -152,6 +152,7 @@ class Gatekeeper:
         opening = Opening(
             task=TaskId(n),
             lease_epoch=LeaseEpoch(lease_epoch),
+            origin_epoch=task["origin_epoch"],
             repo=task["repo"],
             title=title(task["title"], TaskType(task["type"])),
             labels=(f"agent:{task['agent']}", f"lane:{task['lane']}"),

@@ -31,6 +31,8 @@ CHUNK_ROWS = 200
 class ChangeRecord:
     """One change. Times are microseconds UTC.
 
+    ``origin_epoch`` is the lease that made the work, where it was adopted under ``lease_epoch``; None where that is the same.
+
     ``stat``: {added, deleted, files: [{path, status, added, deleted}], complete}. ``cause`` says why it is in its state.
     ``candidate_base`` is the base it was last measured against, ``intent`` what the gatekeeper is about to do (JSON of
     ``hub.core.change.Intent``), ``reviews`` is filled by :func:`get_change` alone.
@@ -39,6 +41,7 @@ class ChangeRecord:
     id: ChangeId
     task: TaskId
     lease_epoch: LeaseEpoch
+    origin_epoch: LeaseEpoch | None
     repo: str
     state: ChangeState
     title: str
@@ -117,6 +120,7 @@ class Opening:
 
     task: TaskId
     lease_epoch: LeaseEpoch
+    origin_epoch: LeaseEpoch | None
     repo: str
     title: str
     labels: tuple[str, ...]

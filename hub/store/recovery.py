@@ -43,6 +43,7 @@ def _load(connection: sqlite3.Connection) -> Snapshot:
         attempts=every("open_attempts"),
         questions=every("open_questions"),
         controls=every("open_controls"),
+        adoptions=every("salvage_applying"),
         requirements=[known[key] for key in sorted(known)],
         agents=every("agents_with_sessions"),
         projects={row["id"]: (bool(row["paused"]), row["dispatch"]) for row in every("project_switches")},

@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 
+from hub.store import salvage
 from hub.store.base import Look, Reader, Record
 from hub.wire.codec import decode_spec
 from hub.wire.spec import Spec
@@ -43,7 +44,8 @@ def spec_of(look: Look, n: int, lease_epoch: int) -> Spec:
     """The wire spec of a task for the claim ``lease_epoch``, from its committed rows.
 
     Carries the failure context and reviewers' words of the latest five feedback rows (newest last, together at most
-    64 KiB), the head a rework starts from, the answers given so far, and the repository's registered checks before its
+    64 KiB), the head a rework starts from, what earlier attempts left that was not applied, the answers given so far, and
+    the repository's registered checks before its
     own. Raises LookupError when the task or its repository has no row.
     """
     row = look.one("task_described", n=n)
@@ -73,6 +75,7 @@ def spec_of(look: Look, n: int, lease_epoch: int) -> Spec:
             feedback=_newest_within(look.all("task_feedback", n=n, lease_epoch=lease_epoch, limit=FEEDBACK_ROWS)),
             start=_start(look, n, lease_epoch),
             answers=_answers(look, n),
+            salvage=salvage.offers(look, n, lease_epoch),
         )
     return decode_spec(orjson.dumps(body))
 

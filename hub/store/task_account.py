@@ -11,9 +11,10 @@ from pydantic import Json
 
 from hub.core.rows import EventRow
 from hub.ids import AgentId, ChangeId, ChangeState, LeaseEpoch, SessionEpoch, TaskId, TaskState, Tier, Verdict
-from hub.store import events
+from hub.store import events, salvage
 from hub.store.base import Reader
 from hub.store.decode import decoder
+from hub.store.salvage import SalvageEntry
 from hub.store.tasks import TaskRecord, read_task
 
 FEEDBACK_ROWS = 16
@@ -73,16 +74,6 @@ class ResultRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SalvageRecord:
-    """Work kept although it could not be applied."""
-
-    lease_epoch: LeaseEpoch
-    sha256: str
-    at: int
-    reason: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class FeedbackRecord:
     """What the attempt after ``lease_epoch`` was told."""
 
@@ -133,7 +124,7 @@ class Account:
     questions: tuple[QuestionRecord, ...]
     feedback: tuple[FeedbackRecord, ...]
     result: ResultRecord | None
-    salvage: tuple[SalvageRecord, ...]
+    salvage: tuple[SalvageEntry, ...]
     changes: tuple[ChangeOfTask, ...]
     history: tuple[tuple[int, EventRow], ...]
 
@@ -142,7 +133,6 @@ _spec = decoder(SpecRecord)
 _edge = decoder(EdgeRecord)
 _attempt = decoder(AttemptRecord)
 _result = decoder(ResultRecord)
-_salvage = decoder(SalvageRecord)
 _feedback = decoder(FeedbackRecord)
 _question = decoder(QuestionRecord)
 _change = decoder(ChangeOfTask)
@@ -165,7 +155,7 @@ async def account(reader: Reader, n: TaskId) -> Account | None:
             map(_feedback, await reader.all("task_feedback", n=n, lease_epoch=row["lease_epoch"], limit=FEEDBACK_ROWS))
         ),
         result=_result(result) if result is not None else None,
-        salvage=tuple(map(_salvage, await reader.all("task_salvage", n=n))),
+        salvage=await salvage.of_task(reader, n),
         changes=tuple(map(_change, await reader.all("task_changes", n=n))),
         history=tuple(await events.of_task(reader, n, limit=HISTORY_ROWS)),
     )

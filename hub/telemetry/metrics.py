@@ -35,6 +35,9 @@ class Metrics:
         )
         self.lease_expiries = Counter("agentcom_lease_expiries", "Leases that ended without a word.", registry=registry)
         self.results = Counter("agentcom_results", "Results by verdict.", ["verdict"], registry=registry)
+        self.salvage = Counter(
+            "agentcom_salvage", "Work that was not applied: kept, and what was decided about it.", ["what"], registry=registry
+        )
         self.group_size = Histogram("agentcom_commit_group_size", "Decisions in one commit.", buckets=_SIZES, registry=registry)
         self.commit_seconds = Histogram("agentcom_commit_seconds", "Time of one commit.", buckets=_SECONDS, registry=registry)
         self.rebuilds = Counter("agentcom_rebuilds", "Schedulers rebuilt after a failed commit.", registry=registry)
@@ -49,6 +52,8 @@ class Metrics:
         )
         for lane in Lane:
             self.queue_depth.labels(lane)
+        for what in ("kept", "applied", "dropped"):
+            self.salvage.labels(what)
         for verdict in Verdict:
             self.results.labels(verdict)
 

@@ -88,11 +88,29 @@ class CheckJob:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Salvaged:
+    """Work of an earlier attempt that was not applied: to be looked at, and used or not.
+
+    ``branch`` is where its commits, or what it left uncommitted, are (None: it left nothing but words); ``head_sha`` is None for
+    uncommitted work, which is wherever that branch is.
+    """
+
+    lease_epoch: LeaseEpoch
+    agent: Annotated[str, Field(max_length=64)] = ""
+    reason: Line = ""
+    outcome: Annotated[str, Field(max_length=64)] = ""
+    branch: Annotated[str, Field(max_length=255)] | None = None
+    head_sha: Sha | None = None
+    summary: Text4K = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Spec:
     """Everything a sidecar needs to do a task; read from its rows and sent in ``accepted`` once the lease is committed.
 
     ``needs_change`` – success requires at least one commit. ``feedback`` – failure context of earlier attempts or the reviewer's
     words, newest last. ``start`` – set for a rework. ``conversation_id`` – native session to resume, if this agent has it.
+    ``salvage`` – work of earlier attempts that was not applied, newest first.
     """
 
     task: TaskId
@@ -116,6 +134,7 @@ class Spec:
     start: StartPoint | None = None
     conversation_id: Line | None = None
     answers: Annotated[tuple[Answered, ...], Field(max_length=64)] = ()
+    salvage: Annotated[tuple[Salvaged, ...], Field(max_length=8)] = ()
     check: CheckJob | None = None
     metadata: dict[str, Any] | None = None
 

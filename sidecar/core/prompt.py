@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from hub.ids import Access, task_ref
-from hub.wire.spec import Spec, Verification
+from hub.wire.spec import Salvaged, Spec, Verification
 
 FEEDBACK_CHARS = 16_384
 """How much of the end of each earlier failure is shown."""
 FEEDBACK_TOTAL_CHARS = 40_960
 """How much of all of them, newest first."""
+OFFER = "Look at it before you start; use what is good of it, or nothing. It was neither reviewed nor merged."
 DIRTY_PATHS = 50
 
 
-def wake_message(spec: Spec, *, branch: str | None, conflict: bool = False, correction: str = "") -> str:
+def wake_message(
+    spec: Spec, *, branch: str | None, conflict: bool = False, correction: str = "", offers: Mapping[int, str] | None = None
+) -> str:
     """Everything the agent needs to do the task, complete in itself; ``correction`` is what the last round left wrong.
+
+    ``offers`` names the ref in the clone of each earlier lease whose work is there to look at.
 
     The words of submitters stand under headings of their own, after the rules, so that they cannot pass for them.
     """
@@ -28,6 +33,7 @@ def wake_message(spec: Spec, *, branch: str | None, conflict: bool = False, corr
         _listed("Files to look at", [f"{hint.path}: {hint.reason}" if hint.reason else hint.path for hint in spec.file_hints]),
         _listed("Your work will be checked by", [_check_line(check) for check in spec.verification]),
         _listed("Questions answered before", [f"{said.text}\n  Answer: {said.answer}" for said in spec.answers]),
+        _section("Work of earlier attempts that was not used, newest first", _salvage(spec.salvage, offers or {})),
         _section("What went wrong before, newest last", _feedback(spec.feedback)),
         _section("Correct this now", correction),
     ]
@@ -72,6 +78,24 @@ def _listed(title: str, items: Sequence[str]) -> str:
 def _check_line(check: Verification) -> str:
     what = " ".join(check.argv) or check.target
     return f"{check.kind} {what} {check.description}".strip()[:1024]
+
+
+def _salvage(kept: Sequence[Salvaged], offers: Mapping[int, str]) -> str:
+    if not kept:
+        return ""
+    return "\n\n".join([OFFER, *(_offer(one, offers.get(one.lease_epoch)) for one in kept)])
+
+
+def _offer(kept: Salvaged, ref: str | None) -> str:
+    by = f" by {kept.agent}" if kept.agent else ""
+    parts = [f"Attempt {kept.lease_epoch}{by} ({kept.outcome}): {kept.reason}."]
+    if kept.branch is not None:
+        what = f"at {kept.head_sha}" if kept.head_sha is not None else "with what it did not commit"
+        here = f"; it is here as {ref}: git log HEAD..{ref}, git diff HEAD...{ref}" if ref else "; the remote no longer has it"
+        parts.append(f"It left branch {kept.branch} {what}{here}.")
+    if kept.summary.strip():
+        parts.append("It said:\n" + "\n".join(f"> {line}" for line in kept.summary.strip().splitlines()))
+    return "\n".join(parts)
 
 
 def _feedback(feedback: Sequence[str]) -> str:

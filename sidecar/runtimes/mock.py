@@ -19,6 +19,7 @@ orphan         ``s``: start a process in a session of its own that sleeps
 question       ``qid``, ``text``, ``options``: ask, wait for the answer, remember it
 use_answer     ``path``: commit the last answer as a file
 fix            ``path``, ``bad``, ``good``: commit ``bad`` in the first round and ``good`` in a corrective one
+use_salvage    take over the commits of earlier attempts that were not applied, as far as they are here
 fail           ``message``, ``retryable``: end with a failure
 say            ``text``: print a line for people
 =============  ======================================================================================================
@@ -159,6 +160,11 @@ class MockAgent:
     def _fix(self, step: dict[str, Any]) -> None:
         text = step["good"] if self._order["round"] else step["bad"]
         self._change({"path": step["path"], "text": text, "message": f"Write {step['path']}"})
+
+    def _use_salvage(self, _: dict[str, Any]) -> None:
+        listed = ["git", "for-each-ref", "--format=%(refname)", "refs/agentcom/salvage"]
+        for ref in subprocess.run(listed, check=True, capture_output=True, text=True).stdout.split():
+            _git("cherry-pick", "--allow-empty", f"HEAD..{ref}")
 
     def _fail(self, step: dict[str, Any]) -> None:
         _say({"outcome": "failed", "message": step.get("message", ""), "retryable": step.get("retryable", True)})

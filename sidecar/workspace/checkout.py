@@ -15,11 +15,16 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from hub.wire.git import check_branch_name, check_ref_name
-from hub.wire.spec import CheckJob, RepoRef, StartPoint
+import structlog
+
+from hub.ids import LeaseEpoch
+from hub.wire.git import UnsafeNameError, check_branch_name, check_ref_name
+from hub.wire.spec import CheckJob, RepoRef, Salvaged, StartPoint
 from sidecar.workspace.git import Git, WorkspaceError
 from sidecar.workspace.gitcache import GitCache
-from sidecar.workspace.workdir import Workspace
+from sidecar.workspace.workdir import Workspace, offer_ref
+
+log = structlog.get_logger(__name__)
 
 
 async def fetch_base(cache: GitCache, workspace: Workspace, repo: RepoRef) -> str | None:
@@ -47,6 +52,27 @@ async def fetch_start(cache: GitCache, workspace: Workspace, rework: StartPoint)
     return rework.head_sha
 
 
+async def fetch_offers(cache: GitCache, workspace: Workspace, offers: Sequence[Salvaged]) -> dict[LeaseEpoch, str]:
+    """Salvaged work of earlier leases that the remote still has, pinned; {lease: commit}. What is gone or moved is left out.
+
+    It is an offer: whatever goes wrong with it keeps nobody from the work.
+    """
+    found: dict[LeaseEpoch, str] = {}
+    for offer in offers:
+        if offer.branch is None:
+            continue
+        ref = workspace.lease_ref("offer", str(offer.lease_epoch))
+        try:
+            tip = await cache.fetch(f"refs/heads/{check_branch_name(offer.branch)}", ref)
+            head = offer.head_sha or tip
+            if head is not None and await cache.resolve(head) == head:
+                await cache.point(ref, head)
+                found[offer.lease_epoch] = head
+        except (WorkspaceError, UnsafeNameError) as fault:
+            log.info("salvage_not_offered", ref=offer.branch, code=fault.code, reason=str(fault))
+    return found
+
+
 async def fetch_check(cache: GitCache, workspace: Workspace, check: CheckJob) -> str:
     """Exactly the commit to check, pinned; another one under that name is refused."""
     source = check_ref_name(check.ref) if check.ref.startswith("refs/") else f"refs/heads/{check_branch_name(check.ref)}"
@@ -72,6 +98,12 @@ async def check_out(git: Git, workspace: Workspace, repo: RepoRef, borrowed: Pat
             await git.run(git_dir, "update-ref", "--no-deref", ref, sha)
     if start is not None:
         await git.run(git_dir, "reset", "-q", "--hard", work_tree=tree)
+
+
+async def show_offers(git: Git, workspace: Workspace, offers: Mapping[LeaseEpoch, str]) -> None:
+    """Name them in the clone; what the agent does with these refs reaches nobody."""
+    for lease_epoch, sha in offers.items():
+        await git.run(workspace.path / ".git", "update-ref", offer_ref(workspace.task, lease_epoch), sha)
 
 
 async def configure(git: Git, workspace: Workspace, settings: Sequence[tuple[str, str]]) -> None:

@@ -46,7 +46,8 @@ class Workspace:
     ``path`` is its working directory. ``base_sha`` is the tip of the base branch at preparation (None: the repository is
     empty; of a ``check``: the first parent of the commit checked). ``start_sha`` is where HEAD stood when the workspace was
     handed over. ``conflict``: merging the base into a rework left conflict marks in the tree. ``agent``: whose lease it is,
-    empty where an earlier version did not write it down.
+    empty where an earlier version did not write it down. ``offered``: the leases whose salvaged work is in the clone as
+    :func:`offer_ref`.
     """
 
     path: Path
@@ -59,6 +60,7 @@ class Workspace:
     conflict: bool = False
     check: bool = False
     agent: str = ""
+    offered: tuple[LeaseEpoch, ...] = ()
 
     @property
     def home(self) -> Path:
@@ -104,6 +106,11 @@ class WorkState:
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _record: TypeAdapter[Workspace] = TypeAdapter(Workspace)
+
+
+def offer_ref(task: TaskId, lease_epoch: LeaseEpoch) -> str:
+    """Where a clone has the work of an earlier lease that was not applied, to look at."""
+    return f"refs/agentcom/salvage/{task_ref(task)}/{lease_epoch}"
 
 
 def home_of(root: Path, task: TaskId, lease_epoch: LeaseEpoch) -> Path:

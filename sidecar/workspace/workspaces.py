@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,9 +24,19 @@ from hub.wire.git import (
     salvage_branch,
     trailers,
 )
-from hub.wire.spec import CheckJob, RepoRef, Spec, StartPoint
+from hub.wire.spec import CheckJob, RepoRef, Salvaged, Spec, StartPoint
 from sidecar.runs.account import Account
-from sidecar.workspace.checkout import check_out, configure, fetch_base, fetch_check, fetch_start, keep_index, merge_base
+from sidecar.workspace.checkout import (
+    check_out,
+    configure,
+    fetch_base,
+    fetch_check,
+    fetch_offers,
+    fetch_start,
+    keep_index,
+    merge_base,
+    show_offers,
+)
 from sidecar.workspace.git import Git, WorkspaceError
 from sidecar.workspace.gitcache import GitCache
 from sidecar.workspace.gitdir import check_objects, check_tree, read_head
@@ -107,6 +117,7 @@ class Workspaces:
             if spec.repo is not None:
                 repo = replace(spec.repo, url=self._urls.get(spec.repo.name, spec.repo.url))
                 workspace = await self._clone(replace(workspace, repo=repo), repo, spec.start, spec.check)
+                workspace = await self._offer(workspace, repo, spec.salvage)
             await hand_over(workspace, self._account)
             await asyncio.to_thread(write_record, workspace)
         except UnsafeNameError as fault:
@@ -238,6 +249,11 @@ class Workspaces:
             await cache.point(workspace.lease_ref("start"), start)
             await keep_index(workspace)
         return replace(workspace, start_sha=start, conflict=conflict)
+
+    async def _offer(self, workspace: Workspace, repo: RepoRef, offers: Sequence[Salvaged]) -> Workspace:
+        found = await fetch_offers(await self._cache(repo.url), workspace, offers)
+        await show_offers(self._git, workspace, found)
+        return replace(workspace, offered=tuple(found))
 
     def _clone_settings(self) -> tuple[tuple[str, str], ...]:
         """Identity for tools that drop the environment; no signing (it asks for a passphrase), no background collection."""

@@ -15,7 +15,7 @@ import httpx2
 from fastapi import FastAPI
 
 from hub.core.agent import Agent
-from hub.core.commands import Command, Dispatch, OnTask, PauseAgent, Registry, ResumeAgent, Submit
+from hub.core.commands import Command, Dispatch, DropSalvage, OnTask, PauseAgent, Registry, ResumeAgent, Submit
 from hub.core.decision import Dispatched, Reply, Submitted, SubmittedTask, TaskAnswer
 from hub.core.errors import Refused
 from hub.core.rows import EventRow
@@ -24,6 +24,7 @@ from hub.edge.http import Doors, create_http
 from hub.edge.http.registry import Registrar
 from hub.edge.keyring import Keyring
 from hub.ids import ANY_AGENT, FindingState, Lane, LeaseEpoch, Scope, TaskId, TaskState, agent_scope
+from hub.services.salvage import Salvage
 from hub.store.base import Record
 from hub.store.sql import statements
 from hub.store.tokens import TokenRecord
@@ -253,6 +254,8 @@ class FakeConductor:
                 )
             case Dispatch():
                 return Dispatched(released=2)
+            case DropSalvage():
+                return None
             case OnTask():
                 return TaskAnswer(n=command.n, state=TaskState.QUEUED, lease_epoch=LeaseEpoch(3))
             case Registry() | PauseAgent() | ResumeAgent():
@@ -383,6 +386,7 @@ class House:
             reader=MemoryReader(self.connection),
             feed=self.feed,
             gatekeeper=self.gatekeeper,
+            salvage=Salvage(self.conductor, MemoryReader(self.connection), {}),
             doctor=self.doctor,
             auth=AUTH,
             keyring=Keyring(KEY, AUTH, self.conductor, lambda: NOW, self.revoked.append),

@@ -23,11 +23,15 @@ StateWord = Annotated[ChangeState, BeforeValidator(words(ChangeState))]
 
 
 class ChangeOut(Out):
-    """A proposed merge: what it would bring, how risky it is and why, and where it stands."""
+    """A proposed merge: what it would bring, how risky it is and why, and where it stands.
+
+    ``origin_epoch`` is the lease that made the work, where somebody adopted it under another one.
+    """
 
     id: ChangeId_
     task: TaskId_
     lease_epoch: LeaseEpoch
+    origin_epoch: LeaseEpoch | None
     repo: str
     state: ChangeState
     title: str

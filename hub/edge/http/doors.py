@@ -8,13 +8,15 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from hub.core.blame import Strike
-from hub.core.commands import Command
-from hub.core.decision import Reply
+from hub.core.commands import Command, Work
+from hub.core.decision import Reply, TaskAnswer
+from hub.core.risk import Measured
 from hub.core.rows import EventRow
 from hub.edge.auth import Authenticator
 from hub.edge.keyring import Keyring
-from hub.ids import AgentId, AgentState, Lane, TaskId, TaskState
+from hub.ids import AgentId, AgentState, Lane, LeaseEpoch, TaskId, TaskState
 from hub.store.base import Operation, Reader
+from hub.store.salvage import SalvageRecord
 from hub.wire.finding import Finding
 
 T = TypeVar("T")
@@ -154,6 +156,35 @@ class Gatekeeper(Protocol):
         """The change against its base as unified text, bounded by the gatekeeper."""
 
 
+class Sight(Protocol):
+    """What the forge knows of kept commits; ``why`` there is nothing to see, if there is not."""
+
+    @property
+    def work(self) -> Work | None:
+        """Branch, base and head."""
+
+    @property
+    def measured(self) -> Measured | None:
+        """What they change."""
+
+    @property
+    def why(self) -> str:
+        """In words."""
+
+
+class Salvage(Protocol):
+    """Work that was not applied. Each raises ``Refused``: 404 unknown, 409 when it cannot be done now, or any more."""
+
+    async def look(self, kept: SalvageRecord) -> Sight:
+        """What its commits change, as far as the remote answers in time."""
+
+    async def apply(self, task: TaskId, lease_epoch: LeaseEpoch, *, by: str, force: bool = False) -> TaskAnswer:
+        """Adopt it under a new fence; with ``force`` a running attempt is stopped first (the answer is then pending)."""
+
+    async def drop(self, task: TaskId, lease_epoch: LeaseEpoch, *, by: str, reason: str) -> None:
+        """Close the record without using it."""
+
+
 class Doctor(Protocol):
     """The hub examined by itself."""
 
@@ -176,6 +207,7 @@ class Doors:
     reader: Reader
     feed: Feed
     gatekeeper: Gatekeeper
+    salvage: Salvage
     doctor: Doctor
     auth: Authenticator
     keyring: Keyring

@@ -10,6 +10,7 @@ from hub.edge.http.access import READS, Hub
 from hub.edge.http.fields import Out
 from hub.edge.http.reading import JsonRoute
 from hub.ids import DAY, AgentState, Lane, TaskState
+from hub.store.salvage import count_open
 from hub.store.status import figures
 
 router = APIRouter(tags=["status"], route_class=JsonRoute)
@@ -19,6 +20,7 @@ class StatusOut(Out):
     """``tasks`` live by state, ``queue`` ready by lane, ``finished_24h`` by terminal state, ``changes`` open by state.
 
     ``degraded`` lists the codes with which a ready hub refuses people just now.
+    ``salvage_open`` counts work that was not applied and waits for a decision, up to 1 000.
     """
 
     version: str
@@ -29,6 +31,7 @@ class StatusOut(Out):
     queue: dict[str, int]
     finished_24h: dict[str, int]
     changes: dict[str, int]
+    salvage_open: int
     agents: dict[str, int]
     feed_epoch: str
     seq: int
@@ -52,6 +55,7 @@ async def status(hub: Hub) -> StatusOut:
         queue={lane: queue.get(lane, 0) for lane in Lane},
         finished_24h=counted.finished,
         changes=counted.changes,
+        salvage_open=await count_open(hub.reader),
         agents={state: present[state] for state in AgentState if present[state]},
         feed_epoch=hub.feed.epoch,
         seq=hub.feed.last_seq,

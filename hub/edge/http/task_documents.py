@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field
 from hub.core.rows import EventRow
 from hub.edge.http.event_documents import EventOut
 from hub.edge.http.fields import ChangeId_, Moment, Out, TaskId_
+from hub.edge.http.salvage_documents import SalvageOut
 from hub.edge.http.task_explanations import ending, explain
 from hub.ids import Access, ChangeState, Lane, LeaseEpoch, TaskState, TaskType, Verdict
 from hub.store.task_account import Account
@@ -131,15 +132,6 @@ class ResultOut(Out):
     head_sha: str | None
     commits: list[dict[str, Any]]
     verification: dict[str, Any] | None
-
-
-class SalvageOut(Out):
-    """Work kept although it could not be applied."""
-
-    lease_epoch: LeaseEpoch
-    sha256: str
-    at: Moment
-    reason: str
 
 
 class ChangeOfTaskOut(Out):

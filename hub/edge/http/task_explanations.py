@@ -12,7 +12,7 @@ import orjson
 
 from hub.core.task import MAX_LOST
 from hub.edge.http.fields import rfc3339
-from hub.ids import TERMINAL, ChangeState, CheckStatus, TaskState, change_ref, task_ref
+from hub.ids import TERMINAL, ChangeState, CheckStatus, SalvageState, TaskState, change_ref, task_ref
 from hub.store.task_account import Account, ChangeOfTask
 
 DETAIL_CHARS = 300
@@ -111,7 +111,7 @@ def _finished(account: Account) -> str:
         return "done" + (_with(_merged(merged)) if merged is not None else _with(_code(task.cause, words)))
     if task.cause == "deadline" and task.deadline is not None:
         return f"{task.state}: deadline {rfc3339(task.deadline)} passed"
-    return f"{task.state}{_with(_code(task.cause, words or _failure(account)))}" + _poisoned(account)
+    return f"{task.state}{_with(_code(task.cause, words or _failure(account)))}" + _poisoned(account) + _kept(account)
 
 
 def _poisoned(account: Account) -> str:
@@ -121,6 +121,12 @@ def _poisoned(account: Account) -> str:
         return ""
     where = ", ".join(dict.fromkeys(attempt.agent for attempt in account.attempts if attempt.outcome == "lost"))
     return f"; lost {task.lost} times (on {where}): find out why before agentcom task requeue {task_ref(task.n)}"
+
+
+def _kept(account: Account) -> str:
+    """Where to look for work that was not applied and that nobody has decided about."""
+    kept = next((kept for kept in account.salvage if kept.state is SalvageState.OPEN), None)
+    return "" if kept is None else f"; work is kept: agentcom salvage show {kept.ref}"
 
 
 def _merged(change: ChangeOfTask) -> str:

@@ -11,11 +11,11 @@ SELECT COALESCE(MAX(id), 0) AS id FROM change;
 
 -- name: change_insert
 INSERT INTO change (
-  id, task, lease_epoch, repo, state, title, body, labels, base, branch, base_sha, head_sha, commits, stat, reasons,
+  id, task, lease_epoch, origin_epoch, repo, state, title, body, labels, base, branch, base_sha, head_sha, commits, stat, reasons,
   created_at, updated_at
 )
 VALUES (
-  :id, :task, :lease_epoch, :repo, 'open', :title, '', :labels, :base, :branch, :base_sha, :head_sha, :commits, '{}', '[]',
+  :id, :task, :lease_epoch, :origin_epoch, :repo, 'open', :title, '', :labels, :base, :branch, :base_sha, :head_sha, :commits, '{}', '[]',
   :now, :now
 );
 
@@ -84,12 +84,12 @@ SELECT
   task.n, task.project, task.title, task.type, task.lane, task.created_by, task.spec, task.state, task.lease_epoch,
   task.merging, task.rework, task.repo, task.access,
   repository.url, repository.forge, repository.policy, repository.checks, repository.paused, COALESCE(task.base, repository.base) AS base,
-  result.branch, result.base_sha, result.head_sha, result.commits, result.verification,
+  result.branch, result.base_sha, result.head_sha, result.commits, result.verification, result.origin_epoch,
   attempt.agent
 FROM task
 LEFT JOIN repository ON repository.name = task.repo
 LEFT JOIN result ON result.task = task.n AND result.lease_epoch = :lease_epoch
-LEFT JOIN attempt ON attempt.task = task.n AND attempt.lease_epoch = :lease_epoch
+LEFT JOIN attempt ON attempt.task = task.n AND attempt.lease_epoch = COALESCE(result.origin_epoch, :lease_epoch)
 WHERE task.n = :task;
 
 -- name: change_authors

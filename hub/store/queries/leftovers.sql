@@ -4,7 +4,9 @@
 SELECT change.repo, change.head_sha, change.candidate_sha, change.state, task.state AS task_state
 FROM change
 JOIN task ON task.n = change.task
-WHERE change.task = :task AND change.lease_epoch = :lease_epoch;
+WHERE change.task = :task AND COALESCE(change.origin_epoch, change.lease_epoch) = :lease_epoch
+ORDER BY change.id DESC
+LIMIT 1;
 
 -- name: leftover_candidate
 SELECT change.repo, change.head_sha, change.candidate_sha, change.state, task.state AS task_state

@@ -108,13 +108,6 @@ WHERE task = :n
 ORDER BY lease_epoch DESC
 LIMIT 1;
 
--- name: task_salvage
-SELECT lease_epoch, sha256, at, reason
-FROM salvage
-WHERE task = :n
-ORDER BY lease_epoch DESC
-LIMIT 64;
-
 -- name: task_feedback
 SELECT lease_epoch, at, source, text, branch, head_sha
 FROM feedback

@@ -294,6 +294,13 @@ STEERING = [
     case("approve a head that is none", "POST /changes/c-9/approve", {"head_sha": "main"}, at="head_sha", says="40 or 64"),
     case("approve an unknown change", "POST /changes/c-9/approve", {"head_sha": SHA, "confirmed": True}, "404 unknown_change", says="agentcom change list"),
     case("approve as an operator, without a person", "POST /changes/c-9/approve", {"head_sha": SHA}, "403 confirmation_needed", says="agentcom change approve"),
+    case("salvage nobody kept", "GET /salvage/t-9/1", answer="404 unknown_salvage", says="agentcom salvage list"),
+    case("salvage of no task and no lease", "GET /salvage/x/-1", at="path.task path.lease_epoch"),
+    case("page of salvage that nobody gave out", "GET /salvage?cursor=x&task=0&open=perhaps", at="query.cursor query.open query.task"),
+    case("apply what nobody kept", "POST /salvage/t-9/1/apply", {}, "404 unknown_salvage", says="agentcom salvage list"),
+    case("apply with a force that is a word", "POST /salvage/t-9/1/apply", {"force": "yes", "by": "me"}, at="by force"),
+    case("drop what nobody kept", "POST /salvage/t-9/1/drop", {"reason": "x"}, "404 unknown_salvage", says="agentcom salvage list"),
+    case("drop without a reason", "POST /salvage/t-9/1/drop", {"reason": ""}, at="reason"),
     case("reject without a reason", "POST /changes/c-9/reject", {"final": "no"}, at="final reason"),
 ]
 

@@ -34,6 +34,8 @@ COMMANDS = [
     ("change", "list"),
     ("change", "show", "c-4"),
     ("change", "diff", "c-4"),
+    ("salvage", "list"),
+    ("salvage", "show", "t-1/1"),
     ("project", "list"),
     ("project", "show", "web"),
     ("repo", "list"),
@@ -95,7 +97,21 @@ def seed(house, text):
         answer=text,
     )
     rows.insert("result", task=1, lease_epoch=1, output=text, branch=text, commits=encode([{"subject": text}]))
-    rows.insert("salvage", task=1, lease_epoch=1, sha256="f" * 64, at=NOW, reason=text, body="{}")
+    rows.insert(
+        "salvage",
+        task=1,
+        lease_epoch=1,
+        sha256="f" * 64,
+        at=NOW,
+        reason=text,
+        body=encode({"output": text, "error": {"code": text, "message": text}, "commits": [{"sha": text, "subject": text}]}),
+        agent=text,
+        branch=text,
+        head_sha=text,
+        salvage_ref=text,
+        decided_by=text,
+        note=text,
+    )
     rows.insert("agent_transition", agent="bob", at=NOW, from_state="idle", to_state="offline", reason=text)
     stat = {"added": 1, "deleted": 1, "files": [{"path": text, "status": text, "added": 1, "deleted": 0}]}
     rows.change(

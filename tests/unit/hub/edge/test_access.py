@@ -46,6 +46,10 @@ ACCESS = {
     "PATCH /repos/{repo}": ADMINISTRATES,
     "POST /repos/{repo}/pause": STEERS,
     "POST /repos/{repo}/resume": STEERS,
+    "GET /salvage": READS,
+    "GET /salvage/{task}/{lease_epoch}": READS,
+    "POST /salvage/{task}/{lease_epoch}/apply": STEERS,
+    "POST /salvage/{task}/{lease_epoch}/drop": STEERS,
     "GET /status": READS,
     "GET /tasks": READS,
     "POST /tasks": SUBMITS,
@@ -66,6 +70,7 @@ ACCESS = {
 
 FILL = {
     "task": "t-1",
+    "lease_epoch": "1",
     "agent": "bob",
     "change": "c-1",
     "project": "default",

@@ -48,6 +48,8 @@ async def test_status_counts_live_work_in_memory_and_finished_work_of_a_day(hous
     house.rows.task(99, type="check", state="done")
     house.rows.repository()
     house.rows.change(1, 1)
+    for task in (1, 2):  # of a task that is done, nobody has to decide about anything
+        house.rows.insert("salvage", task=task, lease_epoch=1, sha256="f" * 64, at=NOW, reason="late", body="{}")
     house.scheduler.live = {TaskState.QUEUED: 3}
     house.scheduler.depth = {Lane.HIGH: 2}
     house.scheduler.present["bob"] = Agent(id=AgentId("bob"), first_seen_at=0, state=AgentState.IDLE)
@@ -64,6 +66,7 @@ async def test_status_counts_live_work_in_memory_and_finished_work_of_a_day(hous
         "queue": {"urgent": 0, "high": 2, "normal": 0, "low": 0},
         "finished_24h": {"done": 1},
         "changes": {"waiting": 1},
+        "salvage_open": 1,
         "agents": {"idle": 1},
         "feed_epoch": "e1",
         "seq": 9,

@@ -35,8 +35,15 @@ def test_every_frame_type_of_each_side_has_a_golden_file() -> None:
 def test_a_golden_frame_survives_decoding_and_encoding(path: Path) -> None:
     body = orjson.loads(path.read_bytes())
     frame = decode(path, body)
-    assert orjson.loads(encode(frame)) == body
+    assert known(orjson.loads(encode(frame)), body) == body
     assert decode(path, orjson.loads(encode(frame))) == frame
+
+
+def known(value: Any, to: Any) -> Any:
+    """The same, as a peer of that version reads it: fields that were added since, and say nothing, are left out."""
+    if isinstance(value, dict) and isinstance(to, dict):
+        return {name: known(inner, to.get(name)) for name, inner in value.items() if name in to or inner not in (None, [])}
+    return value
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
