@@ -54,6 +54,7 @@ def accept(step: Step, command: Accept) -> None:
     elif task.state is TaskState.ASSIGNED:
         grant(step, task, agent, command.re)
     else:
+        renew(step, task)  # the sidecar counts its lease from the sending that this answers
         step.tell(agent, GrantLease(n=task.n, lease_epoch=task.lease_epoch, re=command.re))
 
 

@@ -44,6 +44,15 @@ def test_accept_begins_the_lease_and_said_again_grants_again() -> None:
     assert hub.task(n).lease_until == hub.clock.mono + 240 * SECOND
 
 
+def test_an_accept_said_again_begins_the_lease_again() -> None:
+    """The sidecar counts its lease from the sending that is answered, so the hub must, too (found by the simulation: I15)."""
+    hub, n = assigned()
+    hub.accept(n)
+    hub.later(10)
+    hub.accept(n)
+    assert hub.task(n).lease_until == hub.clock.mono + 240 * SECOND
+
+
 def test_a_late_accept_is_revoked() -> None:
     hub, n = assigned()
     hub.later(31)
