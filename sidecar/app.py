@@ -36,7 +36,7 @@ from sidecar.link import SUBPROTOCOL, Link
 from sidecar.remains import release_strangers, remove, set_aside
 from sidecar.runs.account import Account, find_account
 from sidecar.runs.children import CHILDREN
-from sidecar.runs.clock import boot_us
+from sidecar.runs.clock import boot_name, boot_us
 from sidecar.runs.process import owned_by
 from sidecar.runs.runner import Runner
 from sidecar.runtimes.base import Runtime
@@ -263,7 +263,11 @@ def _host_facts() -> frames.HostFacts:
     with contextlib.suppress(ValueError, OSError):
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return frames.HostFacts(
-        hostname=platform.node()[:256], os=platform.platform()[:256], cpus=os.cpu_count() or 0, memory_bytes=max(0, memory)
+        hostname=platform.node()[:256],
+        os=platform.platform()[:256],
+        cpus=os.cpu_count() or 0,
+        memory_bytes=max(0, memory),
+        boot=boot_name(),
     )
 
 

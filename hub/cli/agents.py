@@ -132,7 +132,7 @@ def _show(agent: AgentDetail, json: bool) -> None:
             ("capabilities", ", ".join(agent["capabilities"])),
             ("projects", ", ".join(agent["projects"]) or "any"),
             ("runtimes", ", ".join(f"{one.get('name')} {one.get('version', '')}".strip() for one in agent["runtimes"])),
-            ("host", ", ".join(_host(key, value) for key, value in agent["host"].items() if value)),
+            ("host", ", ".join(_host(key, value) for key, value in agent["host"].items() if value and key != "boot")),
             ("connected", moment(agent["connected_at"])),
             ("last seen", moment(agent["last_seen_at"])),
         ]

@@ -65,6 +65,8 @@ class Agent:
     decline_step: int = 0
     silent: bool = False
     warm_repo: str | None = None
+    heard: tuple[str, int] = ("", 0)
+    """The newest hello: its machine's boot, and that boot's clock at sending. A link, and what it still holds up, dies with its hub."""
 
     def move(self, to: AgentState) -> AgentState:
         """Change the state along the table and return the one before; an edge the table lacks changes nothing and raises."""

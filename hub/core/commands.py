@@ -293,7 +293,8 @@ class HeldItem:
 class Hello(Command):
     """A sidecar opens a session. Answer: :class:`~hub.core.decision.Session`; refused 409 ``name_in_use``.
 
-    ``greeting`` is the door's number for the link that said it; the welcome names it again.
+    ``greeting`` is the door's number for the link that said it; the welcome names it again. ``sent_mono`` is the machine's boot clock
+    at sending (0: unknown), to be compared with others of the same ``host_boot`` only.
     """
 
     agent: AgentId
@@ -309,6 +310,8 @@ class Hello(Command):
     quiet: bool = False
     takeover: bool = False
     greeting: int = 0
+    host_boot: str = ""
+    sent_mono: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,7 +30,11 @@ _STATE_OF = {
 
 
 def hello(step: Step, command: Hello) -> Session:
-    """Open a session and reconcile; refused 409 ``name_in_use`` for another installation while the old one lives or holds a lease."""
+    """Open a session and reconcile.
+
+    Refused while the session there is lives or holds a lease: 409 ``name_in_use`` for another installation, 409 ``stale_hello`` for a
+    hello that was sent before that session's and held up on a connection its sidecar has given up.
+    """
     cluster = step.cluster
     agent = cluster.agents.get(command.agent)
     if agent is None:
@@ -40,6 +44,8 @@ def hello(step: Step, command: Hello) -> Session:
         raise Refused(
             409, "name_in_use", f"agent {agent.id} belongs to another installation", hint="wait, or take over as operator"
         )
+    if same_install and _overtaken(agent, command) and (agent.connected or agent.task is not None):
+        raise Refused(409, "stale_hello", f"a later hello of agent {agent.id} was heard already")
     cluster.volatile.idle.remove(agent.id)
     if agent.connected:
         step.close(agent.id, agent.epoch, SUPERSEDED, "superseded by a newer session")
@@ -58,6 +64,12 @@ def hello(step: Step, command: Hello) -> Session:
     return Session(agent=agent.id, epoch=agent.epoch)
 
 
+def _overtaken(agent: Agent, command: Hello) -> bool:
+    """Whether what it says is older than what this installation said last, as far as one clock can tell."""
+    boot, sent_mono = agent.heard
+    return boot == command.host_boot and 0 < command.sent_mono < sent_mono
+
+
 def _open(step: Step, agent: Agent, command: Hello) -> None:
     agent.epoch = SessionEpoch(agent.epoch + 1)
     agent.install_id, agent.boot_id = command.install_id, command.boot_id
@@ -65,6 +77,7 @@ def _open(step: Step, agent: Agent, command: Hello) -> None:
     agent.capabilities, agent.projects = frozenset(command.capabilities), frozenset(command.projects)
     agent.runtimes, agent.host = command.runtimes, command.host
     agent.quiet = command.quiet
+    agent.heard = (command.host_boot, command.sent_mono)
     agent.connected, agent.silent = True, False
     agent.last_seen_mono, agent.last_seen_at = step.stamp.mono, step.stamp.wall
     step.cluster.volatile.timers.disarm(Timer.OFFLINE, agent.id)

@@ -40,6 +40,8 @@ def hello(frame: frames.Hello, actor: str, greeting: int, *, may_take_over: bool
         quiet=frame.quiet,
         takeover=frame.takeover and may_take_over,
         greeting=greeting,
+        host_boot=frame.host.boot,
+        sent_mono=frame.sent_mono,
     )
 
 

@@ -71,12 +71,13 @@ class RuntimeInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostFacts:
-    """What the machine of a sidecar is."""
+    """What the machine of a sidecar is; ``boot`` names the present one of its boots, within which clocks can be compared."""
 
     hostname: Line = ""
     os: Line = ""
     cpus: Count = 0
     memory_bytes: Count = 0
+    boot: Line = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +102,7 @@ class Outgoing:
 class Hello(Envelope):
     """S→H, first frame. Answer: ``welcome``. Key: install_id + boot_id.
 
-    ``versions`` lists protocol versions, best first; ``build`` is the software version.
+    ``versions`` lists protocol versions, best first; ``build`` is the software version; ``sent_mono`` is the boot clock at sending.
     """
 
     t: Literal["hello"] = "hello"
@@ -119,6 +120,7 @@ class Hello(Envelope):
     outbox: Annotated[tuple[Outgoing, ...], Field(max_length=256)] = ()
     quiet: bool = False
     takeover: bool = False
+    sent_mono: Count = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

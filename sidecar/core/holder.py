@@ -181,6 +181,7 @@ class Holder:
             held=tuple(held.held() for held in self._holdings.values() if held.result is None),
             outbox=tuple(outbox[:OUTBOX_LIMIT]),
             quiet=self._quiet,
+            sent_mono=now_us,
         )
         self._emit(fx.Send(self._unanswered.stamp(Slot("hello"), hello, now_us, None)))
 

@@ -260,3 +260,44 @@ def test_a_lost_assignment_does_not_lose_its_dependants() -> None:
     hub.result(first)
     assert hub.cluster.agents["w1"].task == second
     assert Rule.LOST is RULES[HubHas.WORKING, Says.SILENT_SAME_INSTALL]
+
+
+def test_a_hello_held_up_on_an_abandoned_connection_gives_up_no_work_that_goes_on() -> None:
+    """Its sidecar gave that connection up, connected again and took a task, which the old hello does not know of.
+
+    Taken for the present it made the task another agent's while its own was still running (found by the simulation: I16).
+    """
+    hub = Hub()
+    hub.hello(host_boot="today", sent_mono=2_000_000)
+    n = hub.working()
+    with pytest.raises(Refused) as refused:
+        hub.hello(host_boot="today", sent_mono=1_000_000)
+    assert (refused.value.status, refused.value.code) == (409, "stale_hello")
+    assert (hub.state(n), hub.cluster.agents["w1"].epoch, hub.effects(CloseSession)) == (TaskState.WORKING, 1, [])
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"host_boot": "today", "sent_mono": 3_000_000},
+        {"host_boot": "another", "sent_mono": 1},
+        {"host_boot": "today", "sent_mono": 0},
+        {"install": "i-other", "takeover": True, "host_boot": "today", "sent_mono": 1},
+    ],
+    ids=["later", "after a boot", "no clock", "another installation"],
+)
+def test_a_hello_that_may_be_the_newest_is_heard(said: dict[str, Any]) -> None:
+    hub = Hub()
+    hub.hello(host_boot="today", sent_mono=2_000_000)
+    hub.working()
+    hub.hello(**said)
+    assert hub.cluster.agents["w1"].epoch == 2
+
+
+def test_an_old_hello_is_heard_when_nothing_newer_lives() -> None:
+    """A clock that was set back with its machine must not lock an agent out for ever."""
+    hub = Hub()
+    epoch = hub.hello(host_boot="today", sent_mono=2_000_000)
+    hub.said(c.Disconnected, epoch=epoch)
+    hub.hello(host_boot="today", sent_mono=1_000_000)
+    assert hub.cluster.agents["w1"].connected

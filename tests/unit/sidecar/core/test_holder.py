@@ -427,6 +427,12 @@ def test_hello_names_what_is_held_and_its_phase(place: str) -> None:
     assert [(item.task, item.lease_epoch, item.phase.value) for item in hello.held] == [(7, 3, place)]
 
 
+def test_hello_says_when_it_was_sent() -> None:
+    bench = Bench()
+    bench.happen(fx.Connected())
+    assert [hello.sent_mono for hello in bench.sent(frames.Hello)] == [100 * S]
+
+
 def test_hello_names_results_by_their_digest() -> None:
     hello = hello_of(Bench(Bench().finished().journal))
     assert hello.held == ()
