@@ -23,18 +23,22 @@ ENDED = frozenset({"done", "dead", "cancelled"})
 
 
 class Fleet(Stage):
-    """A stage without a play. ``failpoints`` says for "hub" or a sidecar's name what its next start is under, and that start alone."""
+    """A stage without a play. ``failpoints`` says for "hub" or a sidecar's name what its next start is under, and that start alone; with a
+    ``token`` nothing happens before that file is there.
+    """
 
     def __init__(self, root: Path, agents: int) -> None:
         super().__init__(root, agents)
         self.failpoints: dict[str, str] = {}
         self.failpoint_log = root / "failpoints.log"
+        self.token: Path | None = None
 
     async def _spawn(self, argv: list[str], name: str, env: dict[str, str]) -> asyncio.subprocess.Process:
         order = self.failpoints.pop(name, None)
         if order is None:
             return await super()._spawn(argv, name, env)
         env |= {points.POINTS: order, points.LOG: str(self.failpoint_log), "PYTHONPATH": str(ROOT)}
+        env |= {} if self.token is None else {points.TOKEN: str(self.token)}
         return await super()._spawn([LAUNCHER, *argv], name, env)
 
     async def died(self, name: str, *, limit_s: float = 60) -> int:
@@ -45,6 +49,8 @@ class Fleet(Stage):
 
     def points_hit(self) -> list[str]:
         """The failpoints that did something, in order."""
+        if not self.failpoint_log.exists():
+            return []
         return [line.split()[0] for line in self.failpoint_log.read_text("utf-8").splitlines()]
 
     def client(self) -> HubClient:
@@ -57,11 +63,11 @@ class Fleet(Stage):
 
     def shims(self) -> list[int]:
         """Pids of living shims that belong to this fleet's directory."""
-        return [pid for pid, argv in _processes() if "sidecar.runs.shim" in argv and str(self.root) in argv]
+        return [pid for pid, argv in processes() if "sidecar.runs.shim" in argv and str(self.root) in argv]
 
     def agent_processes(self) -> list[int]:
         """Pids of living processes of runs of this fleet (they carry the run log's path in their environment)."""
-        return [pid for pid, _ in _processes() if str(self.runs) in _environment(pid) and pid not in self.sidecar_pids()]
+        return [pid for pid, _ in processes() if str(self.runs) in environment_of(pid) and pid not in self.sidecar_pids()]
 
     def sidecar_pids(self) -> list[int]:
         return [process.pid for process in self._sidecars.values()]
@@ -96,7 +102,7 @@ def kill(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
-def _processes() -> Iterator[tuple[int, str]]:
+def processes() -> Iterator[tuple[int, str]]:
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with suppress(OSError):
@@ -105,7 +111,7 @@ def _processes() -> Iterator[tuple[int, str]]:
                     yield int(entry.name), argv
 
 
-def _environment(pid: int) -> str:
+def environment_of(pid: int) -> str:
     with suppress(OSError):
         return Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace")
     return ""

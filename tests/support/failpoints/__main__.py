@@ -42,7 +42,7 @@ def _reach_shims() -> None:
         if SHIM in argv:
             at = argv.index(SHIM)
             argv = [*argv[:at], __spec__.parent, *argv[at:]]
-            env = {**env, **{name: os.environ[name] for name in (points.POINTS, points.SEED, points.LOG) if name in os.environ}}
+            env = {**env, **{name: os.environ[name] for name in points.VARIABLES if name in os.environ}}
             env["PYTHONPATH"] = os.pathsep.join([str(ROOT), env["PYTHONPATH"]])
         return spawn(path, argv, env, **options)
 

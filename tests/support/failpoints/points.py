@@ -20,7 +20,7 @@ from typing import Any
 
 from tests.support.failpoints.seams import Seam
 
-POINTS, SEED, LOG = "AGENTCOM_FAILPOINTS", "AGENTCOM_FAILPOINTS_SEED", "AGENTCOM_FAILPOINTS_LOG"
+VARIABLES = POINTS, SEED, LOG, TOKEN = tuple(f"AGENTCOM_FAILPOINTS{what}" for what in ("", "_SEED", "_LOG", "_TOKEN"))
 _ORDER = re.compile(r"(?P<name>[a-z_.]+):(?P<action>kill|error|delay\((?P<ms>\d+)\))(?:@(?P<nth>\d+))?(?:%(?P<chance>[\d.]+))?")
 
 
@@ -40,6 +40,7 @@ class Point:
     fault: Callable[[], BaseException] | None
     dice: random.Random
     log: Path | None
+    token: Path | None = None
     reached: int = 0
     lock: Any = field(default_factory=threading.Lock)
 
@@ -50,17 +51,33 @@ class Point:
             fires = self.reached == self.nth if self.nth is not None else True
             if self.chance is not None:
                 fires = fires and self.dice.random() < self.chance
-        if not fires:
+        if not fires or not self._has_leave():
             return 0.0
         if self.log is not None:
             with self.log.open("a") as file:  # one short write with O_APPEND
-                file.write(f"{self.name} {self.action} {os.getpid()}\n")
+                file.write(f"{self.name} {self.action} {os.getpid()} {sys.argv[-1]}\n")
         if self.action == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         if self.action == "error":
             assert self.fault is not None
             raise self.fault()
         return self.delay_s
+
+    def _has_leave(self) -> bool:
+        """Whether it may happen: where there is a token it is taken away, and what happened before does not happen again."""
+        if self.token is None:
+            return True
+        if not self.token.exists() or (self.log is not None and self.name in _happened(self.log)):
+            return False
+        try:
+            self.token.unlink()
+        except FileNotFoundError:
+            return False
+        return True
+
+
+def _happened(log: Path) -> set[str]:
+    return {line.split()[0] for line in log.read_text().splitlines()} if log.exists() else set()
 
 
 Points = Mapping[str, Point]
@@ -69,7 +86,7 @@ Points = Mapping[str, Point]
 def read(environ: Mapping[str, str], seams: Iterable[Seam]) -> Points:
     """The points an environment asks for, by name; raises :class:`UnknownPoint`."""
     faults = {name: fault for seam in seams for name, fault in seam.faults().items()}
-    log = environ.get(LOG)
+    log, token = environ.get(LOG), environ.get(TOKEN)
     found: dict[str, Point] = {}
     for order in filter(None, environ.get(POINTS, "").split(",")):
         match = _ORDER.fullmatch(order.strip())
@@ -87,6 +104,7 @@ def read(environ: Mapping[str, str], seams: Iterable[Seam]) -> Points:
             fault=faults[name],
             dice=random.Random(f"{environ.get(SEED, '')} {name}"),
             log=Path(log) if log else None,
+            token=Path(token) if token else None,
         )
     return found
 

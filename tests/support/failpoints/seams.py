@@ -116,9 +116,7 @@ def _why(_shim: Any, why: str, _grace_us: int) -> str | None:
 
 TO_SIDECAR = ("welcome", "assign", "accepted", "revoke", "beaten", "result_ack", "control", "goaway", "ok", "error")
 TO_HUB = ("hello", "accept", "decline", "beat", "progress", "question", "result", "give_back", "bye", "ok", "error")
-RECORDS = (
-    *("assigned", "accepted", "woken", "exited", "verified", "pushed", "concluded", "commanded", "parked", "removed", "seen"),
-)
+RECORDS = (*("assigned", "accepted", "woken", "exited", "verified", "pushed", "concluded", "commanded", "parked", "removed"),)
 
 SEAMS: tuple[Seam, ...] = (
     # the hub's memory

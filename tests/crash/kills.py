@@ -1,0 +1,238 @@
+"""The ways to die, and how long it takes until nobody notices any more."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from hub.client import HubClient
+from hub.client.errors import HubProblem, HubUnreachable
+from tests.crash.client import Client, now_us
+from tests.crash.world import Shim, World
+
+RECOVERY_LIMIT_S = 90.0
+ALONE = frozenset({"shim", "agent", "shim, by SIGTERM"})
+"""Kinds that leave the sidecar its connection."""
+
+
+@dataclass(slots=True)
+class Kill:
+    """One strike: which sidecars it hit (by itself, a shim or an agent), whether the hub, and when all was well again.
+
+    ``ends_runs``: it hit agents or the shims that own them, so what these sidecars ran may have been lost.
+    """
+
+    kind: str
+    at_us: int
+    processes: int
+    sidecars: frozenset[str] = frozenset()
+    hub: bool = False
+    ends_runs: bool = False
+    recovered_s: float | None = None
+
+
+@dataclass(slots=True)
+class Reaper:
+    """Kills parts of a world under the load of a client. ``kills`` is the record of everything that was done to it."""
+
+    world: World
+    client: Client
+    chance: random.Random
+    kills: list[Kill] = field(default_factory=list)
+
+    # ── ways to die ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def random_kill(self) -> None:
+        """One of the kinds below, at a random moment."""
+        kinds: Mapping[Callable[[], Awaitable[Kill | None]], int] = {
+            self.kill_hub: 28,
+            self.kill_sidecar: 28,
+            self.kill_shim: 18,
+            self.kill_agent: 8,
+            self.kill_machine: 8,
+            self.kill_hub_and_sidecar: 6,
+            self.kill_everything: 4,
+        }
+        await asyncio.sleep(self.chance.uniform(0.0, 0.4))
+        [way] = self.chance.choices(list(kinds), list(kinds.values()))
+        kill = await way()
+        if kill is not None:
+            await self.recover(kill)
+
+    async def kill_hub(self) -> Kill:
+        kill = self._kill("hub", 1, hub=True)
+        await self.world.strike("hub")
+        await asyncio.sleep(self.chance.choice((0.0, self.chance.uniform(0.0, 0.5))))
+        return kill
+
+    async def kill_sidecar(self) -> Kill:
+        name = self.chance.choice(self.world.names)
+        kill = self._kill("sidecar", 1, name)
+        await self.world.strike(name)
+        await asyncio.sleep(self.chance.choice((0.0, self.chance.uniform(0.0, 0.5))))
+        return kill
+
+    async def kill_hub_and_sidecar(self) -> Kill:
+        name = self.chance.choice(self.world.names)
+        kill = self._kill("hub and sidecar", 2, name, hub=True)
+        await self.world.strike("hub", name)
+        return kill
+
+    async def kill_shim(self) -> Kill | None:
+        shims = self.world.living_shims()
+        if not shims:
+            return None
+        shim = self.chance.choice(shims)
+        kill = self._kill("shim", 1, shim.sidecar, ends_runs=True)
+        _end(shim.pid)
+        return kill
+
+    async def kill_agent(self) -> Kill | None:
+        shims = self.world.living_shims()
+        pids = self.world.agent_pids(shims)
+        if not pids:
+            return None
+        pid = self.chance.choice(pids)
+        runs = {(note.task, note.epoch) for note in self.world.account() if note.pid == pid}
+        [sidecar] = {shim.sidecar for shim in shims if (shim.task, shim.epoch) in runs} or {""}
+        kill = self._kill("agent", 1, sidecar, ends_runs=True)
+        _end(pid)
+        return kill
+
+    async def kill_machine(self) -> Kill:
+        """A sidecar with everything that runs under it, as a power cord would."""
+        name = self.chance.choice(self.world.names)
+        return await self._cut_off("machine", [name], hub=False)
+
+    async def kill_everything(self) -> Kill:
+        """Every process there is."""
+        return await self._cut_off("everything", self.world.names, hub=True)
+
+    async def _cut_off(self, kind: str, names: list[str], *, hub: bool) -> Kill:
+        shims = [shim for shim in self.world.living_shims() if shim.sidecar in names]
+        agents = self.world.agent_pids(shims)
+        kill = self._kill(kind, len(names) + hub + len(shims) + len(agents), *names, hub=hub, ends_runs=True)
+        for pid in [*(shim.pid for shim in shims), *agents]:
+            _end(pid)
+        await self.world.strike(*names, *(["hub"] if hub else []))
+        return kill
+
+    def _kill(self, kind: str, processes: int, *sidecars: str, hub: bool = False, ends_runs: bool = False) -> Kill:
+        kill = Kill(kind, now_us(), processes, frozenset(sidecars), hub=hub, ends_runs=ends_runs)
+        self.kills.append(kill)
+        return kill
+
+    # ── getting well ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def recover(self, kill: Kill) -> None:
+        """Start what is dead, and wait: the hub serves, every agent has a session of after the kill, and the queue moves."""
+        before, began = self.client.moves, time.monotonic()
+        late_s = (now_us() - kill.at_us) / 1e6
+        await self.world.revive()
+        since = dict.fromkeys(self.world.names, kill.at_us) if kill.hub else {}
+        if kill.kind not in ALONE and not kill.kind.startswith("at shim."):
+            since |= dict.fromkeys(kill.sidecars, kill.at_us)
+        async with HubClient(self.world.url, self.world.admin_token, timeout_s=5) as hub, asyncio.timeout(RECOVERY_LIMIT_S):
+            while not (await self._reconciled(hub, since) and self.client.moves > before):
+                await asyncio.sleep(0.1)
+                await self.world.revive()
+        kill.recovered_s = late_s + time.monotonic() - began
+
+    async def _reconciled(self, hub: HubClient, since: dict[str, int]) -> bool:
+        with suppress(HubUnreachable, HubProblem):
+            return await self.world.reconciled(hub, since)
+        return False
+
+    # ── failpoints ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def open_at_failpoints(self) -> None:
+        """Open the world, dying at every armed point that a first start reaches."""
+        while not self.world.token.exists():
+            self.world.token.touch()
+            count = len(self.world.points_hit())
+            await self.world.try_hub()
+            if len(self.world.points_hit()) > count:
+                self._kill(f"at {self.world.points_hit()[-1]}", 1, hub=True)
+        self.world.token.unlink()
+        await self.world.open()
+
+    async def at_failpoints(self, patience_s: float, tell: Callable[[str], None]) -> None:
+        """Die at the points of the armed world, one after the other, until all have been reached or none is any more."""
+        stimuli: list[Callable[[], Awaitable[Any]]] = [
+            self._restart_hub,
+            self._restart_sidecar,
+            self._end_a_shim,
+            self.kill_shim,
+            self.kill_agent,
+            self._restart_sidecar,
+            self.kill_machine,
+            self.kill_hub,
+        ]
+        idle = 0
+        while len(self.world.points_hit()) < len(self.world.armed) and idle < 2 * len(stimuli):
+            count = len(self.world.points_hit())
+            self.world.token.touch()
+            if await self._point_reached(count, patience_s):
+                idle = 0
+                await self._die_at_point()
+                continue
+            done = await stimuli[idle % len(stimuli)]()
+            idle += 1
+            if await self._point_reached(count, 1.0):
+                idle = 0
+                await self._die_at_point()
+            if isinstance(done, Kill):
+                await self.recover(done)
+            else:
+                await self.world.revive()
+            tell(f"{len(self.world.points_hit())} points reached; {idle} times none")
+        self.world.token.unlink(missing_ok=True)
+
+    async def _point_reached(self, count: int, within_s: float) -> bool:
+        until = time.monotonic() + within_s
+        while time.monotonic() < until:
+            if len(self.world.points_hit()) > count:
+                return True
+            dead = self.world.dead()
+            if dead:  # at its start, before it could be known by its pid
+                await asyncio.sleep(0.1)
+                return len(self.world.points_hit()) > count
+            await asyncio.sleep(0.02)
+        return False
+
+    async def _die_at_point(self) -> None:
+        name, _, pid, last = self.world.failpoint_log.read_text("utf-8").splitlines()[-1].split()
+        if name.startswith("shim."):
+            kill = self._kill(f"at {name}", 1, self.world.shim_of(int(pid), last).sidecar, ends_runs=True)
+        else:
+            who = self.world.name_of(int(pid)) or ("hub" if name.startswith("hub.") else "")
+            await asyncio.sleep(0.05)
+            kill = self._kill(f"at {name}", 1, *({who} - {"hub", ""}), hub=name.startswith("hub."))
+        await self.recover(kill)
+
+    async def _restart_hub(self) -> None:
+        await self.world.strike("hub", signum=signal.SIGTERM)
+
+    async def _restart_sidecar(self) -> None:
+        await self.world.strike(self.chance.choice(self.world.names), signum=signal.SIGTERM)
+
+    async def _end_a_shim(self) -> Kill | None:
+        shims = self.world.living_shims()
+        if not shims:
+            return None
+        shim: Shim = self.chance.choice(shims)
+        with suppress(ProcessLookupError):
+            os.kill(shim.pid, signal.SIGTERM)
+        return self._kill("shim, by SIGTERM", 1, shim.sidecar, ends_runs=True)
+
+
+def _end(pid: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
