@@ -41,13 +41,14 @@ from hub.first_start import first_start, now_us
 from hub.forge.base import Remote
 from hub.forge.git import Git
 from hub.forge.local import LocalForge
-from hub.ids import AgentId, SessionEpoch
+from hub.ids import AgentId, Micros, SessionEpoch
 from hub.services.chores import Chore, Chores
 from hub.services.clock import SteadyClock
 from hub.services.conductor import Conductor
 from hub.services.facts import FactReader
 from hub.services.feed import Feed
 from hub.services.gatekeeper import Gatekeeper, concerns
+from hub.services.keeper import LOG_S, TIDY_S, Keep, Keeper
 from hub.services.room import LOOK_S, Room
 from hub.services.salvage import Salvage
 from hub.settings import HubSettings
@@ -65,8 +66,6 @@ EXIT_STORE = 74
 DRAIN_S = 2.0
 CLOSE_IN_S = 0.2
 RECONNECT_AFTER_S = 1.0
-CHECKPOINT_S = 30.0
-"""How often the log is folded back into the file, while nobody waits for it."""
 
 log = structlog.get_logger("hub")
 
@@ -120,6 +119,7 @@ class Rooms:
     feed: Feed
     gatekeeper: Gatekeeper
     chores: Chores
+    keeper: Keeper
     acceptor: Acceptor
     http: FastAPI
     port: Port
@@ -134,6 +134,7 @@ class Rooms:
                 group.create_task(self.clock.pulse(), name="pulse"),
                 group.create_task(self.gatekeeper.run(), name="gatekeeper"),
                 group.create_task(self.chores.run(), name="chores"),
+                group.create_task(self.keeper.errands.run(), name="errands"),
             ]
             door = group.create_task(server.serve(sockets=[listener]), name="door")
             _collect_rarely()
@@ -196,7 +197,8 @@ class Hub:
         settings, reader = self._settings, store.reader
         auth = Authenticator(key, await tokens.every(reader), now_us)
         hub_id, feed_epoch, hub_epoch = await store.begin_epoch()
-        metrics, clock, feed, room = Metrics(), SteadyClock(), Feed(feed_epoch, store.last_seq), Room(store.reserve)
+        metrics, clock, feed = Metrics(), SteadyClock(), Feed(feed_epoch, store.last_seq)
+        room, facts = Room(store.reserve, settings.storage.blob_quota_mb * MEBIBYTE), FactReader(reader)
         links = Links(
             terms=settings.terms,
             identity=(hub_id, hub_epoch, __version__),
@@ -207,7 +209,7 @@ class Hub:
         )
         conductor = Conductor(
             store,
-            FactReader(reader),
+            facts,
             _Publisher(links, feed, metrics),
             clock,
             settings.terms,
@@ -225,7 +227,11 @@ class Hub:
         forge = LocalForge(root=settings.data_dir / "repositories", git=git)
         gatekeeper = Gatekeeper(conductor, reader, {"local": forge}, now_s=lambda: int(time.time()))
         feed.listen(lambda events: gatekeeper.poke() if any(concerns(event) for _, event in events) else None)
-        chores = Chores(_chores(store, room, conductor), metrics.chore_ran)
+        keep, deleted = _keep(settings), lambda kind, rows: metrics.pruned.labels(kind).inc(rows)
+        keeper = Keeper(store, conductor, room, facts.named, keep, _now, metrics.errand_stepped, deleted)
+        await keeper.look()
+        metrics.watch_store(keeper.gauges)
+        chores = Chores(_chores(keeper, room, conductor), metrics.chore_ran)
         doors = Doors(
             conductor=conductor,
             reader=reader,
@@ -252,6 +258,7 @@ class Hub:
             feed=feed,
             gatekeeper=gatekeeper,
             chores=chores,
+            keeper=keeper,
             acceptor=Acceptor(links, auth),
             http=create_http(doors),
             port=door,
@@ -274,11 +281,26 @@ def _collect_rarely() -> None:
     gc.set_threshold(10_000, 20, 50)
 
 
-def _chores(store: SqliteStore, room: Room, conductor: Conductor) -> tuple[Chore, ...]:
+def _keep(settings: HubSettings) -> Keep:
+    kept = settings.retention
+    return Keep(
+        task_days=kept.task_days,
+        salvage_days=kept.salvage_days,
+        audit_days=kept.audit_days,
+        compact_share=settings.storage.compact_above_percent / 100,
+    )
+
+
+def _now() -> Micros:
+    return Micros(now_us())
+
+
+def _chores(keeper: Keeper, room: Room, conductor: Conductor) -> tuple[Chore, ...]:
     """The periodic work of this hub."""
     return (
         Chore("space", LOOK_S, partial(room.look, conductor)),
-        Chore("checkpoint", CHECKPOINT_S, store.checkpoint),
+        Chore("log", LOG_S, keeper.mind_log),
+        Chore("keeping", TIDY_S, keeper.tidy),
     )
 
 

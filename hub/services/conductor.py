@@ -160,8 +160,12 @@ class Conductor:
     async def do(self, command: Command) -> Reply:
         """Apply a command and return its answer after the commit; raises HubError when nothing was done or that is unknown."""
         wanted = self._live.wanted_facts(command)
-        if wanted is not None:
-            command = await self.facts.add(command, wanted)
+        if wanted is None:
+            return await self._ask(command)
+        with self.facts.holding(wanted) as gone:
+            return await self._ask(await self.facts.add(command, wanted, gone))
+
+    async def _ask(self, command: Command) -> Reply:
         future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self.post(command, future)
         return await future

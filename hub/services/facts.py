@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import replace
 
 import orjson
@@ -10,6 +11,7 @@ from hub.core.commands import AdoptSalvage, Command, DropSalvage, Facts, Report,
 from hub.core.scheduler import Wanted
 from hub.ids import TaskState
 from hub.store.base import Reader
+from hub.store.retention import Named
 
 
 class FactReader:
@@ -17,10 +19,19 @@ class FactReader:
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
+        self.named = Named()
 
-    async def add(self, command: Command, wanted: Wanted) -> Command:
-        """The command with its facts."""
-        facts = await self._read(wanted)
+    def holding(self, wanted: Wanted) -> AbstractContextManager[frozenset[int]]:
+        """Keep what the command names from being pruned until it is committed; gives what is as good as gone already."""
+        asked = set(wanted.states)
+        if wanted.task is not None:
+            asked.add(wanted.task)
+        asked.update(of[0] for of in (wanted.attempt, wanted.salvage) if of is not None)
+        return self.named.holding(asked)
+
+    async def add(self, command: Command, wanted: Wanted, gone: frozenset[int] = frozenset()) -> Command:
+        """The command with its facts; of tasks that are ``gone`` there are none."""
+        facts = _without(gone, await self._read(wanted))
         if isinstance(command, Submit | Requeue | Report | AdoptSalvage | DropSalvage):
             return replace(command, facts=facts)
         return command
@@ -50,3 +61,17 @@ class FactReader:
         if wanted.salvage is not None:
             kept = await reader.all("salvage_fact", task=wanted.salvage[0], lease_epoch=wanted.salvage[1])
         return Facts(states=states, idempotent=idempotent, task=row, deps=tuple(deps), salvage=tuple(kept))
+
+
+def _without(gone: frozenset[int], facts: Facts) -> Facts:
+    if not gone:
+        return facts
+    task = facts.task if facts.task is not None and facts.task["n"] not in gone else None
+    return replace(
+        facts,
+        states={n: state for n, state in facts.states.items() if n not in gone},
+        task=task,
+        deps=facts.deps if task is not None else (),
+        attempt=facts.attempt if facts.attempt is not None and facts.attempt["task"] not in gone else None,
+        salvage=tuple(row for row in facts.salvage if row["task"] not in gone),
+    )

@@ -30,6 +30,9 @@ class Room:
     """The judge of one store's disk; :meth:`look` is a chore."""
 
     reserve: Reserve
+    blob_quota_bytes: int | None = None
+    blob_bytes: int = field(default=0, init=False)
+    """All blobs as last counted, and what was admitted since."""
     _told: SpaceState = field(default=SpaceState.AMPLE, init=False)
 
     def admit(self, command: Command) -> None:
@@ -43,12 +46,16 @@ class Room:
             raise _refusal(found)
 
     def admit_body(self, size_bytes: int) -> None:
-        """Raises Refused 507 for a body that would take more than the half of what is kept for agents at work."""
-        if self.reserve.state is SpaceState.AMPLE:
-            return
-        found = self.reserve.look()
-        if found.state is not SpaceState.AMPLE and found.free_bytes - size_bytes < found.size_bytes // 2:
-            raise _refusal(found)
+        """Raises Refused 507 for a body beyond the quota of blobs, or that would take more than the half of what is kept for agents."""
+        if self.blob_quota_bytes is not None and self.blob_bytes + size_bytes > self.blob_quota_bytes:
+            said = f"blobs have {self.blob_bytes / MEBIBYTE:,.0f} of {self.blob_quota_bytes / MEBIBYTE:,.0f} MiB"
+            cure = "raise storage.blob_quota_mb, or let go of old tasks: agentcom db prune --dry-run says what would go"
+            raise Refused(507, "blob_quota", said, hint=cure, retry_after_s=RETRY_S)
+        if self.reserve.state is not SpaceState.AMPLE:
+            found = self.reserve.look()
+            if found.state is not SpaceState.AMPLE and found.free_bytes - size_bytes < found.size_bytes // 2:
+                raise _refusal(found)
+        self.blob_bytes += size_bytes
 
     def degraded(self) -> list[str]:
         """What a ready hub does not do just now, as the codes it refuses with."""

@@ -135,6 +135,26 @@ class Storage(Table):
     reserve_mb: Annotated[
         int, Field(ge=0, le=65_536, description="MiB kept for agents at work: submissions end while as much again is free")
     ] = 64
+    blob_quota_mb: Annotated[
+        int, Field(ge=1, le=1_048_576, description="MiB that bodies too large for a frame may take together")
+    ] = 10_240
+    compact_above_percent: Annotated[
+        int, Field(ge=1, le=100, description="share of the file that is free, beyond which it is given back to the disk")
+    ] = 20
+
+
+class Retention(Table):
+    """For how many days what is over is kept; 0 keeps it for ever."""
+
+    task_days: Annotated[
+        int, Field(ge=0, le=36_500, description="ended tasks, with all that belongs to them, from their end on; 0: for ever")
+    ] = 90
+    salvage_days: Annotated[
+        int, Field(ge=0, le=36_500, description="work that was salvaged; its task stays as long; 0: for ever")
+    ] = 180
+    audit_days: Annotated[
+        int, Field(ge=0, le=36_500, description="events of what is gone; then they are files in audit/; 0: for ever")
+    ] = 365
 
 
 class Git(Table):
@@ -172,6 +192,7 @@ class HubSettings(Table):
     dampers: Dampers = Dampers()
     limits: Limits = Limits()
     storage: Storage = Storage()
+    retention: Retention = Retention()
     git: Git = Git()
     log: Log = Log()
 

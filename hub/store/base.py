@@ -33,6 +33,15 @@ class StoreBroken(HubError):
     code = "store_broken"
 
 
+class ReadAborted(HubError):
+    """A query held the log of the store for longer than any is allowed to, and was ended."""
+
+    code = "read_aborted"
+    status = 503
+    retryable = True
+    hint = "ask for less at once"
+
+
 class StoreUnusable(HubError):
     """The store cannot be opened safely; the message names the cure."""
 

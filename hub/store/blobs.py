@@ -6,10 +6,15 @@ from hub.store.base import Operation, Reader, Tx
 
 
 def put(sha256: str, body: bytes) -> Operation[bool]:
-    """Store a body whose digest the door has verified; True if it was new."""
+    """Store a body whose digest the door has verified; True if it was new. One that was there is as if it were new, too: somebody
+    is about to name it.
+    """
 
     def operation(tx: Tx) -> bool:
-        return tx.run("blob_insert", sha256=sha256, size=len(body), now=tx.now, body=body) == 1
+        if tx.run("blob_insert", sha256=sha256, size=len(body), now=tx.now, body=body) == 1:
+            return True
+        tx.run("blob_touch", sha256=sha256, now=tx.now)
+        return False
 
     return operation
 

@@ -11,13 +11,14 @@ FIRST_PAGE = 2**62
 
 async def after(reader: Reader, seq: int, *, limit: int) -> list[tuple[int, EventRow]]:
     """At most ``limit`` events behind ``seq``, oldest first, each with its seq."""
-    return [_read(row) for row in await reader.all("event_page_after", after=seq, limit=limit)]
+    return [read_event(row) for row in await reader.all("event_page_after", after=seq, limit=limit)]
 
 
 async def of_task(reader: Reader, n: TaskId, *, before: int = FIRST_PAGE, limit: int) -> list[tuple[int, EventRow]]:
     """At most ``limit`` events of a task before ``before``, newest first."""
-    return [_read(row) for row in await reader.all("event_page_of_task", task=n, before=before, limit=limit)]
+    return [read_event(row) for row in await reader.all("event_page_of_task", task=n, before=before, limit=limit)]
 
 
-def _read(row: Record) -> tuple[int, EventRow]:
+def read_event(row: Record) -> tuple[int, EventRow]:
+    """An event with its seq, from its row."""
     return row["seq"], EventRow(*(row[column] for column in EventRow._fields))

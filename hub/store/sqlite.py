@@ -11,10 +11,12 @@ import os
 import secrets
 import sqlite3
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
+from statistics import median
 from typing import Any, Literal, TypeVar
 
 import structlog
@@ -22,6 +24,7 @@ import structlog
 from hub import ids
 from hub.core.errors import HubError, StoreFull
 from hub.ids import Micros
+from hub.store import compaction
 from hub.store.base import StoreUnusable, Tx
 from hub.store.faults import classify, unopened
 from hub.store.files import make_directory
@@ -49,6 +52,10 @@ PRAGMAS: Mapping[str, str | int] = {
     "mmap_size": 0,
 }
 SYNCHRONOUS = {"normal": 1, "full": 2}
+COMMITS_KEPT = 255
+UNKNOWN_COMMIT_S = 0.005
+CUT_OFF_MS = 50
+"""How long cutting off the log waits for readers."""
 FIXED_IN = (3, 51, 3)
 
 log = structlog.get_logger("store")
@@ -82,6 +89,7 @@ class SqliteStore:
         self._writer = writer
         self._lock = lock
         self._last_seq = last_seq
+        self._commits_s: deque[float] = deque(maxlen=COMMITS_KEPT)
 
     @classmethod
     async def open(
@@ -131,7 +139,14 @@ class SqliteStore:
                 raise
             done = await self._run(write)
         self._last_seq += len(done.events)
+        if group.rows:  # what people and agents do, not what tidies up
+            self._commits_s.append(done.seconds)
         return done
+
+    @property
+    def typical_commit_s(self) -> float:
+        """How long a group held the writer of late: the median. What tidies up takes no longer than that at once."""
+        return median(self._commits_s) if self._commits_s else UNKNOWN_COMMIT_S
 
     async def _run(self, fn: Callable[[sqlite3.Connection], T]) -> T:
         try:
@@ -183,9 +198,22 @@ class SqliteStore:
         return {name: (str(value).lower(), found[name]) for name, value in wanted.items()}
 
     async def checkpoint(self, *, truncate: bool = False) -> None:
-        """Move the WAL into the file; only the writer ever does."""
-        mode = "TRUNCATE" if truncate else "PASSIVE"
-        await self._run(lambda connection: connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone())
+        """Move the log into the file, and cut the log off if nobody reads in it; only the writer ever does."""
+        await self._run(lambda connection: _fold(connection, "TRUNCATE" if truncate else "PASSIVE"))
+
+    def log_bytes(self) -> int:
+        """The length of the log."""
+        log = self.path.with_name(f"{self.path.name}-wal")
+        return log.stat().st_size if log.exists() else 0
+
+    async def give_back(self, pages: int) -> tuple[int, float]:
+        """One step of compaction: (free pages left, seconds it held the writer). Raises StoreFull, StoreBroken, CommitFailed."""
+
+        def step(connection: sqlite3.Connection) -> tuple[int, float]:
+            began = time.perf_counter()
+            return compaction.give_back(connection, pages), time.perf_counter() - began
+
+        return await self._run(step)
 
     async def close(self) -> None:
         """Close all connections and let go of the lock."""
@@ -235,11 +263,14 @@ def _as_dict(cursor: sqlite3.Cursor, row: tuple[Any, ...]) -> dict[str, Any]:
 
 def _prepare(connection: sqlite3.Connection, path: Path, durability: Durability) -> None:
     path.chmod(0o600)
+    connection.execute(f"PRAGMA auto_vacuum={compaction.INCREMENTAL}")  # of a new file; another keeps what it has
     wanted = {**PRAGMAS, "synchronous": SYNCHRONOUS[durability]}
     _set_pragmas(connection, wanted)
     connection.execute("PRAGMA wal_autocheckpoint=1000")
     migrate(connection, path)
     check_schema_plain(connection)
+    if compaction.rewrite_if_small(connection):
+        log.info("store_rewritten", file=str(path), note="from now on it can be compacted while it is in use")
 
 
 def check_schema_plain(connection: sqlite3.Connection) -> None:
@@ -249,6 +280,15 @@ def check_schema_plain(connection: sqlite3.Connection) -> None:
         check_schema(connection)
     finally:
         connection.row_factory = factory
+
+
+def _fold(connection: sqlite3.Connection, mode: str) -> None:
+    """Cutting off waits for readers, and whoever commits waits meanwhile: not for long."""
+    connection.execute(f"PRAGMA busy_timeout={CUT_OFF_MS}").fetchone()
+    try:
+        connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
+    finally:
+        connection.execute(f"PRAGMA busy_timeout={PRAGMAS['busy_timeout']}").fetchone()
 
 
 def _prepare_reader(connection: sqlite3.Connection) -> None:

@@ -69,11 +69,20 @@ def issue(actor: str, new: NewToken, *, bounded: bool = True) -> Operation[Token
     """Remember a new token; refused 429 when there are too many. What lets the owner of the hub back in is not ``bounded``."""
 
     def operation(tx: Tx) -> TokenRecord:
-        tx.run("token_prune", before=tx.now - KEPT_US, now=tx.now, kept=KEPT)
+        prune()(tx)
         counted = tx.one("token_count", now=tx.now)
         if bounded and counted is not None and counted["number"] >= MAX_TOKENS:
             raise Refused(429, "too_many_tokens", f"there are {MAX_TOKENS} tokens", hint="revoke what is not used any more")
         return _insert(tx, actor, new, "token.issued")
+
+    return operation
+
+
+def prune() -> Operation[int]:
+    """Forget tokens that ended long ago, and those beyond what is kept; how many."""
+
+    def operation(tx: Tx) -> int:
+        return tx.run("token_prune", before=tx.now - KEPT_US, now=tx.now, kept=KEPT)
 
     return operation
 

@@ -50,6 +50,27 @@ class Metrics:
         self.chore_failures = Counter(
             "agentcom_chore_failures", "Runs of periodic work that failed.", ["chore"], registry=registry
         )
+        self.errand_seconds = Histogram(
+            "agentcom_errand_step_seconds",
+            "How long one step of pruning or compaction held the writer.",
+            ["errand"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.pruned = Counter("agentcom_pruned", "Rows that were no longer kept, by kind.", ["kind"], registry=registry)
+        self._store = {
+            name: Gauge(f"agentcom_{name}", said, registry=registry)
+            for name, said in (
+                ("store_bytes", "Size of the store's file."),
+                ("store_free_bytes", "What of it is free, and could be given back to the disk."),
+                ("store_log_bytes", "Length of the store's log."),
+                ("store_oldest_reader_seconds", "How long the longest query has been running."),
+                ("blob_bytes", "All blobs together."),
+                ("disk_free_bytes", "What is free on the disk of the store."),
+                ("disk_reserve_bytes", "What is kept there for agents at work; 0 when it was given up."),
+                ("prune_backlog", "Ended tasks that are older than they have to be kept, as counted once an hour."),
+            )
+        }
         for lane in Lane:
             self.queue_depth.labels(lane)
         for what in ("kept", "applied", "dropped"):
@@ -72,6 +93,15 @@ class Metrics:
         self.agents_connected.set_function(connected)
         self.agents_quarantined.set_function(quarantined)
 
+    def watch_store(self, figures: Callable[[], Mapping[str, float]]) -> None:
+        """Read the store's gauges when they are scraped: ``figures`` by the names of the metrics, without their prefix."""
+        for name, gauge in self._store.items():
+            gauge.set_function(partial(_figure, figures, name))
+
+    def errand_stepped(self, errand: str, held_s: float) -> None:
+        """A step of pruning or compaction is over."""
+        self.errand_seconds.labels(errand).observe(held_s)
+
     def chore_ran(self, chore: str, seconds: float, done: bool) -> None:
         """A run of periodic work ended."""
         self.chore_seconds.labels(chore).observe(seconds)
@@ -88,3 +118,7 @@ K = TypeVar("K")
 
 def _lookup(read: Callable[[], Mapping[K, int]], key: K) -> int:
     return read().get(key, 0)
+
+
+def _figure(read: Callable[[], Mapping[str, float]], name: str) -> float:
+    return read().get(name, 0.0)

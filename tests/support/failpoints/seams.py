@@ -124,6 +124,8 @@ SEAMS: tuple[Seam, ...] = (
     Seam(name="hub.epoch", target="hub.store.sqlite:SqliteStore.begin_epoch"),
     Seam(name="hub.migrate", target="hub.store.migrations:migrate"),
     Seam(name="hub.checkpoint", target="hub.store.sqlite:SqliteStore.checkpoint"),
+    Seam(name="hub.give_back", target="hub.store.sqlite:SqliteStore.give_back"),
+    Seam(name="hub.audit.export", target="hub.store.audit:export", fault=_disk_full, late_fault=_io_error),
     Seam(name="hub.close", target="hub.store.sqlite:SqliteStore.close"),
     Seam(name="hub.secret", target="hub.edge.credentials:_write", fault=_disk_full),
     Seam(name="hub.sync_directory", target="hub.store.files:sync_directory", fault=_io_error, late_fault=_io_error),

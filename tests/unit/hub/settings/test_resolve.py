@@ -65,6 +65,11 @@ def test_each_key_can_be_set_by_its_variable(tmp_path: Path) -> None:
         "AGENTCOM_LIMITS_MAX_LIVE_TASKS": "5",
         "AGENTCOM_LIMITS_MAX_LINKS": "6",
         "AGENTCOM_STORAGE_RESERVE_MB": "8",
+        "AGENTCOM_STORAGE_BLOB_QUOTA_MB": "9",
+        "AGENTCOM_STORAGE_COMPACT_ABOVE_PERCENT": "10",
+        "AGENTCOM_RETENTION_TASK_DAYS": "11",
+        "AGENTCOM_RETENTION_SALVAGE_DAYS": "12",
+        "AGENTCOM_RETENTION_AUDIT_DAYS": "0",
         "AGENTCOM_DAMPERS_INSTANT_S": "4",
         "AGENTCOM_GIT_REMOTE_TIMEOUT_S": "7",
         "AGENTCOM_LOG_LEVEL": "debug",
@@ -125,7 +130,9 @@ def test_a_key_like_no_other_is_told_what_there_is(tmp_path: Path) -> None:
     (fault,) = faults("[log]\nzzz = 1\n", tmp_path)
     assert fault.endswith("there are level, format")
     (fault,) = faults("zzz = 1\n", tmp_path)
-    assert fault.endswith("there are data_dir, durability, [listen], [lease], [dampers], [limits], [storage], [git], [log]")
+    assert fault.endswith(
+        "there are data_dir, durability, [listen], [lease], [dampers], [limits], [storage], [retention], [git], [log]"
+    )
 
 
 def test_a_value_that_another_source_overrules_is_judged_too(tmp_path: Path) -> None:
