@@ -157,12 +157,14 @@ class Run:
         last = seen = 0
         with contextlib.suppress(OSError, ValueError):
             while (line := await self._reader.readline()).endswith(b"\n"):
-                event = orjson.loads(line)
-                if "status" in event:
-                    self._extended_us = max(self._extended_us, event["status"]["hard_boot_us"])
+                if (numbered := _numbered(line, last)) is None:
                     continue
-                last = event.pop("n", last + 1)
-                yield last, event
+                match numbered[1]:
+                    case {"status": {"hard_boot_us": int(hard_us)}}:
+                        self._extended_us = max(self._extended_us, hard_us)
+                        continue
+                last = numbered[0]
+                yield numbered
                 seen += 1
                 if seen % _BATCH == 0:  # what is buffered is read without a pause
                     await asyncio.sleep(0)
@@ -186,7 +188,7 @@ class Run:
             await asyncio.wait({watch})
 
     def _read_bounds(self) -> None:
-        with contextlib.suppress(OSError, ValueError, KeyError):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             order = orjson.loads((self.directory / "run.json").read_bytes())
             self._hard_us = max(order["hard_boot_us"], boot_us() + UNKNOWN_US)
             self._wall_us = order["wall_boot_us"] + WALL_GRACE_US
@@ -244,12 +246,20 @@ def read_spool(directory: Path) -> list[tuple[int, dict[str, Any]]]:
     events: list[tuple[int, dict[str, Any]]] = []
     last = 0
     for line in lines[:-1]:
-        with contextlib.suppress(ValueError):
-            event = orjson.loads(line)
-            last = event.pop("n", last + 1)
-            events.append((last, event))
+        if (numbered := _numbered(line, last)) is not None:
+            last = numbered[0]
+            events.append(numbered)
     events.sort(key=lambda numbered: (is_terminal(numbered[1]), numbered[0]))
     return events
+
+
+def _numbered(line: bytes, last: int) -> tuple[int, dict[str, Any]] | None:
+    """The event of a line and its number; None for what a loss of power left of one, which may be JSON of another kind."""
+    with contextlib.suppress(ValueError):
+        event = orjson.loads(line)
+        if isinstance(event, dict) and type(n := event.pop("n", last + 1)) is int:
+            return n, event
+    return None
 
 
 def _settle(directory: Path) -> list[tuple[int, dict[str, Any]]]:

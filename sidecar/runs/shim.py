@@ -46,6 +46,7 @@ WALL_GRACE_US = 10_000_000
 SURVIVORS_US = 30_000_000
 """How long a run whose agent has ended is held open for processes that do not die, though never beyond its deadline."""
 _SWEEP_S = 3.0
+_END_OF_TIME = 1 << 62
 _TICK_S = 1.0  # asyncio sleeps on a clock that stops with the machine: the deadline is looked at this often
 
 
@@ -215,7 +216,7 @@ class Shim:
         stream: asyncio.Task[None] | None = None
         try:
             while line := await reader.readline():
-                with contextlib.suppress(ValueError, KeyError, TypeError):
+                with contextlib.suppress(ValueError, KeyError, TypeError, OverflowError, RecursionError):
                     command = json.loads(line)
                     if command["cmd"] == "events" and stream is None:
                         stream = asyncio.create_task(self._follow(writer), name="events")
@@ -233,11 +234,11 @@ class Shim:
     def _obey(self, command: dict[str, Any], writer: asyncio.StreamWriter) -> None:
         match command["cmd"]:
             case "extend":  # never shortens: an old answer may arrive after a newer one
-                self._soft_us = max(self._soft_us, int(command["soft_boot_us"]))
-                self._hard_us = max(self._hard_us, int(command["hard_boot_us"]))
+                self._soft_us = max(self._soft_us, _number(command["soft_boot_us"]))
+                self._hard_us = max(self._hard_us, _number(command["hard_boot_us"]))
                 self._changed.set()
             case "stop":
-                self._stop("stop", int(command["grace_ms"]) * 1000)
+                self._stop("stop", _number(command["grace_ms"]) * 1000)
             case "send":
                 self._send(str(command["key"]), str(command["text"]))
             case "status":
@@ -260,6 +261,11 @@ class Shim:
                     writer.write(chunk)
                     await writer.drain()
         writer.close()
+
+
+def _number(value: Any) -> int:
+    """A number of a command. The end of time is the same for all that lies beyond: no number may stop the watch over deadlines."""
+    return min(int(value), _END_OF_TIME)
 
 
 def _announce() -> None:
