@@ -167,6 +167,12 @@ class LivingHub:
             tables = [row["name"] for row in store.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")]
             return {table: _digest(table, store.execute(f"SELECT * FROM {table}")) for table in tables}
 
+    def resident_bytes(self) -> int:
+        """What its process holds in memory now."""
+        assert self._process is not None
+        pages = Path(f"/proc/{self._process.pid}/statm").read_text().split()[1]
+        return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
     def complaints(self) -> list[str]:
         """What the log says since the last look that a refusal must not leave there: errors and tracebacks."""
         with self.log.open("rb") as log:
