@@ -1,6 +1,7 @@
 """The agent of the crash tests: does what the line ``JOB {…}`` of its prompt says, and keeps its own account of it. Standard library only.
 
-``{"s": seconds of work, "change": a path to write and commit, "ask": true to ask a question first, "talk": kilobytes to print}``.
+``{"s": seconds of work, "again_s": the same in later attempts, "change": a path to write and commit, "ask": true to ask a question
+first, "talk": kilobytes to print}``.
 Its account is a file it appends to, named by ``CRASH_AGENTS``: ``WORD TASK EPOCH PID BOOT_US`` with the words ``start``, ``alive`` (each
 50 ms of work), ``commit`` (it is about to write) and ``end``.
 """
@@ -38,7 +39,8 @@ def main(prompt: Path) -> int:
         if not sys.stdin.readline():
             return 1
     say(text="at work")
-    until = time.monotonic() + job["s"]
+    first = os.environ["AGENTCOM_LEASE_EPOCH"] == "1"
+    until = time.monotonic() + (job["s"] if first else job.get("again_s", job["s"]))
     while time.monotonic() < until:
         time.sleep(BEAT_S)
         note("alive")

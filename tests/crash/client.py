@@ -78,6 +78,14 @@ class Client:
                 submits = {task for task in submits if not task.done()}
                 await asyncio.sleep(LOOK_S)
 
+    async def add(self, hub: HubClient, body: dict[str, Any], work: dict[str, Any]) -> Job:
+        """Submit one job beside the load."""
+        n = len(self.jobs)
+        job = Job(f"job-{n}", {"title": f"Job {n}", "type": "research", **body, "description": f"JOB {json.dumps(work)}"})
+        self.jobs.append(job)
+        await self._submit(hub, job)
+        return job
+
     @property
     def open(self) -> list[Job]:
         """Jobs that have not ended."""

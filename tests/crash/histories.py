@@ -36,12 +36,12 @@ def of_the_log(store: Path) -> Iterator[tuple[int, Op]]:
     The store must be closed.
     """
     db = sqlite3.connect(f"file:{store}?mode=ro", uri=True)
-    ends = {
-        (task, epoch): (ended_at, verdict if cause != "late" else None)
-        for task, epoch, ended_at, verdict, cause in db.execute(
-            "SELECT task, lease_epoch, ended_at, verdict, cause FROM attempt"
+    by_result = set(
+        db.execute(
+            "SELECT task, lease_epoch, ended_at FROM attempt WHERE (verdict = 'applied' AND cause != 'late')"
+            " OR (cause = 'stopped' AND outcome = 'succeeded')"  # salvaged as it came; a salvage may also be noted afterwards
         )
-    }
+    )
     rows = db.execute(
         "SELECT at, task, agent, lease_epoch, from_state, to_state FROM event"
         " WHERE kind LIKE 'task.%' AND to_state IS NOT NULL ORDER BY seq"
@@ -53,8 +53,7 @@ def of_the_log(store: Path) -> Iterator[tuple[int, Op]]:
         elif to == "assigned":
             yield task, Op(kind=Kind.CLAIM, answer="ok", agent=agent, **moment)
         elif before in LEASED and to not in LEASED:
-            ended_at, verdict = ends[task, epoch]
-            if verdict is None or ended_at != at:
+            if (task, epoch, at) not in by_result:
                 yield task, Op(kind=Kind.RELEASE, answer="free" if to in FREE else "over", **moment)
         elif before == "in_review" and to in FREE:
             yield task, Op(kind=Kind.REOPEN, answer="ok", **moment)

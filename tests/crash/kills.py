@@ -182,6 +182,8 @@ class Reaper:
             if await self._point_reached(count, patience_s):
                 idle = 0
                 await self._die_at_point()
+                if len(self.kills) % 25 == 0:
+                    tell(f"{len(self.world.points_hit())} points reached")
                 continue
             done = await stimuli[idle % len(stimuli)]()
             idle += 1

@@ -173,12 +173,11 @@ class World(Fleet):
             assert process is not None
             await process.wait()
 
-    def pause(self, *names: str) -> list[int]:
-        """SIGSTOP the hub or sidecars; their pids."""
-        pids = [(self._hub if name == "hub" else self._sidecars[name]).pid for name in names]  # type: ignore[union-attr]
-        for pid in pids:
-            os.kill(pid, signal.SIGSTOP)
-        return pids
+    def pid_of(self, name: str) -> int:
+        """The hub's or a sidecar's."""
+        process = self._hub if name == "hub" else self._sidecars[name]
+        assert process is not None
+        return process.pid
 
     def living_shims(self, sidecar: str | None = None) -> list[Shim]:
         """Every living shim, or those of one sidecar."""
