@@ -41,15 +41,13 @@ from hub.first_start import first_start, now_us
 from hub.forge.base import Remote
 from hub.forge.git import Git
 from hub.forge.local import LocalForge
-from hub.ids import AgentId, Micros, SessionEpoch
-from hub.services.chores import Chore, Chores
+from hub.ids import AgentId, SessionEpoch
 from hub.services.clock import SteadyClock
 from hub.services.conductor import Conductor
 from hub.services.facts import FactReader
 from hub.services.feed import Feed
 from hub.services.gatekeeper import Gatekeeper, concerns
-from hub.services.keeper import LOG_S, TIDY_S, Keep, Keeper
-from hub.services.room import LOOK_S, Room
+from hub.services.room import Room
 from hub.services.salvage import Salvage
 from hub.settings import HubSettings
 from hub.settings.tree import Listen
@@ -60,6 +58,7 @@ from hub.store.reserve import MEBIBYTE
 from hub.store.sqlite import STORE_FILE, SqliteStore
 from hub.telemetry.metrics import Metrics
 from hub.telemetry.supervisor import tell_supervisor
+from hub.upkeep import Upkeep, open_upkeep, shelf_of
 
 EXIT_STORE = 74
 """EX_IOERR: the store must not be used any more in this process; let the supervisor restart it."""
@@ -118,8 +117,7 @@ class Rooms:
     links: Links
     feed: Feed
     gatekeeper: Gatekeeper
-    chores: Chores
-    keeper: Keeper
+    upkeep: Upkeep
     acceptor: Acceptor
     http: FastAPI
     port: Port
@@ -133,8 +131,8 @@ class Rooms:
                 group.create_task(self.links.run(), name="links"),
                 group.create_task(self.clock.pulse(), name="pulse"),
                 group.create_task(self.gatekeeper.run(), name="gatekeeper"),
-                group.create_task(self.chores.run(), name="chores"),
-                group.create_task(self.keeper.errands.run(), name="errands"),
+                group.create_task(self.upkeep.chores.run(), name="chores"),
+                group.create_task(self.upkeep.keeper.errands.run(), name="errands"),
             ]
             door = group.create_task(server.serve(sockets=[listener]), name="door")
             _collect_rarely()
@@ -152,6 +150,7 @@ class Rooms:
     async def _drain(self, server: Server) -> None:
         """Protocol §10: results are not waited for, they are journalled and come back."""
         self.acceptor.serving = False
+        self.upkeep.stop()
         with suppress(HubError, TimeoutError):  # a disk that hangs does not keep the hub from going
             async with asyncio.timeout(DRAIN_S):
                 await self.conductor.do(Drain())
@@ -184,6 +183,7 @@ class Hub:
                 settings.data_dir / STORE_FILE,
                 durability=settings.durability,
                 reserve_bytes=settings.storage.reserve_mb * MEBIBYTE,
+                shelf=shelf_of(settings),
             )
             try:
                 key = await first_start(store, settings.data_dir, local_agents=self._local_agents)
@@ -227,17 +227,14 @@ class Hub:
         forge = LocalForge(root=settings.data_dir / "repositories", git=git)
         gatekeeper = Gatekeeper(conductor, reader, {"local": forge}, now_s=lambda: int(time.time()))
         feed.listen(lambda events: gatekeeper.poke() if any(concerns(event) for _, event in events) else None)
-        keep, deleted = _keep(settings), lambda kind, rows: metrics.pruned.labels(kind).inc(rows)
-        keeper = Keeper(store, conductor, room, facts.named, keep, _now, metrics.errand_stepped, deleted)
-        await keeper.look()
-        metrics.watch_store(keeper.gauges)
-        chores = Chores(_chores(keeper, room, conductor), metrics.chore_ran)
+        upkeep = await open_upkeep(settings, store, conductor, facts, room, metrics)
         doors = Doors(
             conductor=conductor,
             reader=reader,
             feed=feed,
             gatekeeper=gatekeeper,
-            doctor=open_doctor(settings, store, forge, chores, room, conductor.quarantined),
+            doctor=open_doctor(settings, store, forge, upkeep, conductor.quarantined),
+            backups=upkeep.backups,
             salvage=Salvage(conductor, reader, {"local": forge}),
             auth=auth,
             keyring=Keyring(key, auth, conductor, now_us, links.revoked),
@@ -257,8 +254,7 @@ class Hub:
             links=links,
             feed=feed,
             gatekeeper=gatekeeper,
-            chores=chores,
-            keeper=keeper,
+            upkeep=upkeep,
             acceptor=Acceptor(links, auth),
             http=create_http(doors),
             port=door,
@@ -279,29 +275,6 @@ def _collect_rarely() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 20, 50)
-
-
-def _keep(settings: HubSettings) -> Keep:
-    kept = settings.retention
-    return Keep(
-        task_days=kept.task_days,
-        salvage_days=kept.salvage_days,
-        audit_days=kept.audit_days,
-        compact_share=settings.storage.compact_above_percent / 100,
-    )
-
-
-def _now() -> Micros:
-    return Micros(now_us())
-
-
-def _chores(keeper: Keeper, room: Room, conductor: Conductor) -> tuple[Chore, ...]:
-    """The periodic work of this hub."""
-    return (
-        Chore("space", LOOK_S, partial(room.look, conductor)),
-        Chore("log", LOG_S, keeper.mind_log),
-        Chore("keeping", TIDY_S, keeper.tidy),
-    )
 
 
 def run(settings: HubSettings, announce: Callable[[str], None], *, local_agents: bool = False) -> int:

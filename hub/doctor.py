@@ -13,14 +13,13 @@ from hub.edge.doctor import close_permissions, examine_certificate, examine_perm
 from hub.forge.doctor import examine_git
 from hub.forge.git import Git
 from hub.forge.local import LocalForge
-from hub.services.chores import Chores
 from hub.services.doctor import Doctor, judge_agents
 from hub.services.leftovers import Leftovers
-from hub.services.room import Room
 from hub.settings import HubSettings
 from hub.settings.tree import Listen
 from hub.store.doctor import examine_files, examine_store, is_in_use
 from hub.store.sqlite import SqliteStore
+from hub.upkeep import Upkeep
 from hub.wire.finding import Finding, warn
 
 
@@ -28,8 +27,7 @@ def open_doctor(
     settings: HubSettings,
     store: SqliteStore,
     forge: LocalForge,
-    chores: Chores,
-    room: Room,
+    upkeep: Upkeep,
     quarantined: Callable[[], Sequence[Agent]],
 ) -> Doctor:
     """For a running hub."""
@@ -51,8 +49,10 @@ def open_doctor(
     return Doctor(
         {
             "store": partial(examine_store, store),
-            "space": room.examine,
-            "chores": chores.examine,
+            "space": upkeep.room.examine,
+            "integrity": upkeep.integrity.examine,
+            "backups": upkeep.backups.examine,
+            "chores": upkeep.chores.examine,
             "permissions": permissions,
             "certificate": certificate,
             "git": partial(examine_git, forge.git),

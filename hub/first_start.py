@@ -39,14 +39,14 @@ async def _remember(store: SqliteStore, key: bytes) -> None:
 
 async def _record(store: SqliteStore, operation: Operation[Any]) -> None:
     """Run a record operation before there is a conductor."""
-    done = await store.commit(Group(operations=[operation]), Micros(now_us()))
+    done = await store.commit(Group(operations=[operation]), now_us())
     if isinstance(fault := done.outcomes[0], BaseException):
         raise fault
 
 
-def now_us() -> int:
+def now_us() -> Micros:
     """Microseconds UTC."""
-    return time.time_ns() // 1000
+    return Micros(time.time_ns() // 1000)
 
 
 def recover_admin(data_dir: Path) -> Path:

@@ -297,6 +297,15 @@ class Scope(StrEnum):
     """Registers one machine, and nothing else."""
 
 
+class BackupReason(StrEnum):
+    """Why a backup was made."""
+
+    SCHEDULED = "scheduled"
+    ASKED = "asked"
+    MIGRATION = "migration"
+    """Before the schema was brought forward; kept until that happens again."""
+
+
 AGENT_PREFIX = "agent:"
 """Before an agent's id in a token's scopes."""
 ANY_AGENT = AgentId("*")

@@ -13,6 +13,7 @@ import typer.core
 from hub import __version__
 from hub.cli import (
     agents,
+    backup,
     changes,
     config,
     doctor,
@@ -99,6 +100,7 @@ NOUNS = {
     "repo": repos.app,
     "token": tokens.app,
     "enrol": tokens.enrol,
+    "backup": backup.app,
 }
 app.command("demo", short_help="Show six ideas becoming merged changes.")(demo)
 status.mount(app)

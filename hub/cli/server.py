@@ -84,6 +84,7 @@ def _run_hub(found: Resolved, *, local_agents: bool) -> int:
     from hub.app import run
     from hub.core.errors import HubError
     from hub.settings import default_data_dir
+    from hub.store.integrity import StoreCorrupt
     from hub.telemetry import log
 
     if faults := tls_faults(found):
@@ -96,6 +97,14 @@ def _run_hub(found: Resolved, *, local_agents: bool) -> int:
             settings,
             lambda url: _announce(url, settings.data_dir.absolute(), default_data_dir().absolute(), local_agents=local_agents),
             local_agents=local_agents,
+        )
+    except StoreCorrupt as broken:
+        told = [*broken.faults, *broken.notes]
+        fail(
+            Exit.REFUSED,
+            f"{broken.path} is broken, and was not opened",
+            broken.cure,
+            [{"loc": "", "msg": said} for said in told],
         )
     except HubError as refused:
         fail(Exit.REFUSED, str(refused))

@@ -9,6 +9,7 @@ from email.utils import parsedate_to_datetime
 
 import httpx2
 
+from hub.client.backups import BackupApi
 from hub.client.documents import Examination, Status, TaskDetail
 from hub.client.errors import HubUnreachable
 from hub.client.registered import AgentApi, ChangeApi, ProjectApi, RepoApi
@@ -20,7 +21,7 @@ from hub.client.transport import part
 from hub.ids import TERMINAL
 
 
-class HubClient(TaskApi, AgentApi, ChangeApi, SalvageApi, ProjectApi, RepoApi, EventApi, TokenApi):
+class HubClient(TaskApi, AgentApi, ChangeApi, SalvageApi, ProjectApi, RepoApi, EventApi, TokenApi, BackupApi):
     """A hub, as one identity sees it::
 
         async with HubClient("http://127.0.0.1:8790", token) as hub:

@@ -61,13 +61,23 @@ class Transport:
         content: bytes | None = None,
         params: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
+        timeout_s: float | None = None,
     ) -> httpx2.Response:
-        """Send under ``/api/v1``; raises :class:`HubProblem` for every refusal, :class:`HubUnreachable` without answer."""
+        """Send under ``/api/v1``; raises :class:`HubProblem` for every refusal, :class:`HubUnreachable` without answer.
+
+        ``timeout_s`` is for what takes longer than the client's own.
+        """
         wanted = {key: value for key, value in (params or {}).items() if value is not None}
         extra = {key: value for key, value in (headers or {}).items() if value}
         try:
             answer = await self.http.request(
-                method, API + path, json=body, content=content, params=wanted or None, headers=extra or None
+                method,
+                API + path,
+                json=body,
+                content=content,
+                params=wanted or None,
+                headers=extra or None,
+                timeout=httpx2.USE_CLIENT_DEFAULT if timeout_s is None else timeout_s,
             )
         except (httpx2.TransportError, httpx2.InvalidURL) as fault:
             raise HubUnreachable(self.base_url, fault) from fault

@@ -157,6 +157,17 @@ class Retention(Table):
     ] = 365
 
 
+class Backup(Table):
+    """Whole copies of the store, each verified as it is made; whoever has one has the hub's key."""
+
+    dir: Annotated[
+        Path | None,
+        Field(description="where they go; default: backups in the data directory", examples=["/mnt/elsewhere/agentcom"]),
+    ] = None
+    every_s: Annotated[float, Field(ge=1, le=2_678_400, description="how old the newest one may become")] = 86_400.0
+    keep: Annotated[int, Field(ge=1, le=1000, description="how many stay; and the one before the last migration")] = 7
+
+
 class Git(Table):
     """How the hub talks to remotes."""
 
@@ -193,6 +204,7 @@ class HubSettings(Table):
     limits: Limits = Limits()
     storage: Storage = Storage()
     retention: Retention = Retention()
+    backup: Backup = Backup()
     git: Git = Git()
     log: Log = Log()
 

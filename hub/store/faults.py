@@ -6,7 +6,9 @@ import sqlite3
 from pathlib import Path
 
 from hub.core.errors import HubError, StoreFull
+from hub.store.backups import Shelf
 from hub.store.base import CommitFailed, StoreBroken, StoreUnusable
+from hub.store.guard import corrupt
 from hub.store.reserve import is_no_space
 
 OF_THE_DISK = frozenset(
@@ -34,10 +36,10 @@ def classify(fault: sqlite3.Error, directory: Path, *, opening: bool = False) ->
     return CommitFailed(f"{type(fault).__name__}: {fault}")
 
 
-def unopened(fault: sqlite3.Error, path: Path) -> Exception:
+def unopened(fault: sqlite3.Error, path: Path, shelf: Shelf) -> Exception:
     """Why the store could not be opened, with the cure where there is one."""
     if isinstance(classify(fault, path.parent, opening=True), StoreFull):
         return StoreUnusable(f"the disk of {path.parent} is full, and no reserve is left; free some space and start again")
     if primary(fault) in _NO_STORE:
-        return StoreUnusable(f"{path} is no store of a hub, or broken: {fault}; restore a backup of it")
+        return corrupt(path, [f"SQLite: {fault}"], shelf)
     return fault

@@ -3,31 +3,40 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
-import structlog
-
 from hub.store.base import StoreUnusable
 
-log = structlog.get_logger("store")
+
+@cache
+def schema_files() -> tuple[str, ...]:
+    """The migrations, in their order."""
+    found = (file.name for file in files("hub.store").joinpath("schema").iterdir())
+    return tuple(sorted(name for name in found if name.endswith(".sql")))
 
 
-def migrate(connection: sqlite3.Connection, path: Path) -> None:
-    """Bring the schema forward, each numbered file in one transaction; a newer schema than ours is refused."""
+def newest_schema() -> int:
+    """The number of the schema this version knows."""
+    return int(schema_files()[-1][:4])
+
+
+def migrate(connection: sqlite3.Connection, path: Path, before: Callable[[sqlite3.Connection], object]) -> None:
+    """Bring the schema forward, each numbered file in one transaction; a newer schema than ours is refused.
+
+    ``before`` is called with the connection when there is something to bring forward, and keeps a copy of what was there.
+    """
     found = next(iter(connection.execute("PRAGMA user_version").fetchone().values()))
-    known = sorted(file.name for file in files("hub.store").joinpath("schema").iterdir() if file.name.endswith(".sql"))
-    newest = int(known[-1][:4])
+    newest = newest_schema()
     if found > newest:
         raise StoreUnusable(
             f"{path} has schema {found}, this hub knows up to {newest}: run the newer version, or restore a backup"
         )
     if 0 < found < newest:
-        backup = path.with_name(f"{path.name}.before-{newest:04d}")
-        connection.execute("VACUUM INTO ?", (str(backup),))
-        backup.chmod(0o600)
-        log.info("backup_before_migration", file=str(backup))
-    for name in known:
+        before(connection)
+    for name in schema_files():
         number = int(name[:4])
         if number <= found:
             continue

@@ -25,9 +25,11 @@ from hub import ids
 from hub.core.errors import HubError, StoreFull
 from hub.ids import Micros
 from hub.store import compaction
+from hub.store.backups import Shelf, shelf_beside
 from hub.store.base import StoreUnusable, Tx
 from hub.store.faults import classify, unopened
 from hub.store.files import make_directory
+from hub.store.guard import guard
 from hub.store.journal import check_schema
 from hub.store.migrations import migrate
 from hub.store.place import refuse_network_fs, take_lock
@@ -93,12 +95,21 @@ class SqliteStore:
 
     @classmethod
     async def open(
-        cls, path: Path, *, durability: Durability = "full", readers: int = READERS, reserve_bytes: int = 0
+        cls,
+        path: Path,
+        *,
+        durability: Durability = "full",
+        readers: int = READERS,
+        reserve_bytes: int = 0,
+        shelf: Shelf | None = None,
     ) -> SqliteStore:
-        """Open (and migrate) the file; raises StoreUnusable if another hub has it, it is too new, or a pragma does not hold.
+        """Open (and migrate) the file; raises StoreUnusable if another hub has it, it is too new or a pragma does not hold, and
+        StoreCorrupt if it is not whole.
 
-        ``reserve_bytes`` are kept free for agents at work; see :mod:`hub.store.reserve`.
+        ``reserve_bytes`` are kept free for agents at work; see :mod:`hub.store.reserve`. ``shelf`` is where a backup goes before a
+        migration; default: beside the store.
         """
+        shelf = shelf if shelf is not None else shelf_beside(path)
         try:
             make_directory(path.parent)
         except OSError as fault:
@@ -109,16 +120,17 @@ class SqliteStore:
         lock = take_lock(path)
         try:
             reserve = Reserve(path, reserve_bytes)
+            await asyncio.to_thread(guard, path, shelf)
             try:
-                opened, last_seq = await _open_all(path, durability, readers)
+                opened, last_seq = await _open_all(path, durability, readers, shelf)
             except sqlite3.Error as fault:
                 if not (isinstance(classify(fault, path.parent, opening=True), StoreFull) and reserve.release()):
                     raise
-                opened, last_seq = await _open_all(path, durability, readers)
+                opened, last_seq = await _open_all(path, durability, readers, shelf)
         except BaseException as fault:
             os.close(lock)
             if isinstance(fault, sqlite3.Error):
-                raise unopened(fault, path) from fault
+                raise unopened(fault, path, shelf) from fault
             raise
         await asyncio.to_thread(reserve.keep)
         return cls(path, opened[0], Readers(opened[1:]), lock=lock, last_seq=last_seq, durability=durability, reserve=reserve)
@@ -226,13 +238,13 @@ class SqliteStore:
             os.close(self._lock)
 
 
-async def _open_all(path: Path, durability: Durability, readers: int) -> tuple[list[Connection], int]:
+async def _open_all(path: Path, durability: Durability, readers: int, shelf: Shelf) -> tuple[list[Connection], int]:
     """The writer and its readers, and the newest event; on failure none of them stays open."""
     opened: list[Connection] = []
     try:
         writer = await _connect(path, writable=True)
         opened.append(writer)
-        await writer.run(lambda connection: _prepare(connection, path, durability))
+        await writer.run(lambda connection: _prepare(connection, path, durability, shelf))
         last = await writer.run(lambda connection: connection.execute(statements()["event_last_seq"]).fetchone())
         for _ in range(readers):
             reader = await _connect(path, writable=False)
@@ -261,13 +273,13 @@ def _as_dict(cursor: sqlite3.Cursor, row: tuple[Any, ...]) -> dict[str, Any]:
     return {column[0]: value for column, value in zip(cursor.description, row, strict=True)}
 
 
-def _prepare(connection: sqlite3.Connection, path: Path, durability: Durability) -> None:
+def _prepare(connection: sqlite3.Connection, path: Path, durability: Durability, shelf: Shelf) -> None:
     path.chmod(0o600)
     connection.execute(f"PRAGMA auto_vacuum={compaction.INCREMENTAL}")  # of a new file; another keeps what it has
     wanted = {**PRAGMAS, "synchronous": SYNCHRONOUS[durability]}
     _set_pragmas(connection, wanted)
     connection.execute("PRAGMA wal_autocheckpoint=1000")
-    migrate(connection, path)
+    migrate(connection, path, shelf.before_migration)
     check_schema_plain(connection)
     if compaction.rewrite_if_small(connection):
         log.info("store_rewritten", file=str(path), note="from now on it can be compacted while it is in use")

@@ -71,6 +71,18 @@ class Metrics:
                 ("prune_backlog", "Ended tasks that are older than they have to be kept, as counted once an hour."),
             )
         }
+        self.backup_made = Gauge(
+            "agentcom_backup_timestamp_seconds", "When the newest verified backup was made.", registry=registry
+        )
+        self.backup_verified = Gauge(
+            "agentcom_backup_verified_timestamp_seconds", "When the newest backup was last found whole.", registry=registry
+        )
+        self.backup_bytes = Gauge("agentcom_backup_bytes", "Size of the newest backup.", registry=registry)
+        self.backup_failures = Counter("agentcom_backup_failures", "Backups that could not be made.", registry=registry)
+        self.integrity_checked = Gauge(
+            "agentcom_integrity_checked_timestamp_seconds", "When the store was last checked in full.", registry=registry
+        )
+        self.integrity_faults = Gauge("agentcom_integrity_faults", "Faults that check found.", registry=registry)
         for lane in Lane:
             self.queue_depth.labels(lane)
         for what in ("kept", "applied", "dropped"):

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -23,9 +24,11 @@ from hub.edge.auth import Authenticator, digest, mint
 from hub.edge.http import Doors, create_http
 from hub.edge.http.registry import Registrar
 from hub.edge.keyring import Keyring
-from hub.ids import ANY_AGENT, FindingState, Lane, LeaseEpoch, Scope, TaskId, TaskState, agent_scope
+from hub.ids import ANY_AGENT, BackupReason, FindingState, Lane, LeaseEpoch, Scope, TaskId, TaskState, agent_scope
 from hub.services.salvage import Salvage
+from hub.store.backups import Backup
 from hub.store.base import Record
+from hub.store.manifest import Manifest
 from hub.store.sql import statements
 from hub.store.tokens import TokenRecord
 from hub.wire.finding import Finding
@@ -331,6 +334,49 @@ class FakeDoctor:
         return self.findings
 
 
+@dataclass
+class FakeBackups:
+    """A shelf with what a test puts on it; ``asked`` remembers."""
+
+    shelved: list[Backup] = field(default_factory=list)
+    asked: list[tuple[str, ...]] = field(default_factory=list)
+    refuse: Exception | None = None
+
+    async def every(self) -> list[Backup]:
+        return self.shelved
+
+    async def create(self, reason: BackupReason, actor: str) -> Backup:
+        self.asked.append(("create", reason, actor))
+        if self.refuse is not None:
+            raise self.refuse
+        return backup()
+
+    async def verify(self, name: str, actor: str) -> Backup:
+        self.asked.append(("verify", name, actor))
+        if self.refuse is not None:
+            raise self.refuse
+        return backup(name)
+
+
+def backup(name: str = "20270115T080000Z", **changes: Any) -> Backup:
+    """A backup as the shelf tells it, with a manifest that has these changes."""
+    known: dict[str, Any] = {
+        "created_at": NOW,
+        "reason": BackupReason.ASKED,
+        "hub_id": "hub-1",
+        "hub_epoch": 3,
+        "schema": 2,
+        "version": "0.1.0",
+        "seq": 17,
+        "n": 5,
+        "tasks": {"done": 4, "queued": 1},
+        "bytes": 4096,
+        "sha256": {"hub.db": SHA, "hub.key": SHA},
+        "verified_at": NOW,
+    }
+    return Backup(path=Path("/srv/backups") / name, manifest=Manifest(**known | changes))
+
+
 KEY = b"k" * 32
 MINTED = {scope: mint() for scope in Scope}
 TOKENS = {scope: minted.text for scope, minted in MINTED.items()}
@@ -373,6 +419,7 @@ class House:
         self.feed = FakeFeed()
         self.gatekeeper = FakeGatekeeper()
         self.doctor = FakeDoctor()
+        self.backups = FakeBackups()
         self.ready = {"store": True}
         self.degraded: list[str] = []
         self.no_room: Exception | None = None
@@ -388,6 +435,7 @@ class House:
             gatekeeper=self.gatekeeper,
             salvage=Salvage(self.conductor, MemoryReader(self.connection), {}),
             doctor=self.doctor,
+            backups=self.backups,
             auth=AUTH,
             keyring=Keyring(KEY, AUTH, self.conductor, lambda: NOW, self.revoked.append),
             metrics=lambda: (b"agentcom_up 1\n", "text/plain; version=0.0.4; charset=utf-8"),

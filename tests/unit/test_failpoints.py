@@ -22,6 +22,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 ELSEWHERE = {
     "hub.edge.http.connection:Connection._say": "a refusal of what is no HTTP: nothing was done, nothing is promised",
+    "hub.store.backups:_sync": "a backup that has no name yet: a crash leaves none",
+    "hub.store.backups:copy": "a backup that has no name yet: a crash leaves none",
+    "hub.store.manifest:write": "the account of a backup: whole or not there",
     "hub.store.reserve:_fill": "room that is kept: its bytes mean nothing",
     "sidecar.doctor.machine:state_directory": "a probe of the disk, in a file without a name",
     "sidecar.runs.shim:main": "who holds the lock: without it whoever sweeps goes by the mark",

@@ -12,6 +12,7 @@ from starlette.middleware import Middleware
 
 from hub.edge.http import (
     agents,
+    backups,
     blobs,
     changes,
     docs,
@@ -51,6 +52,7 @@ NOUNS: tuple[APIRouter, ...] = (
     tokens.router,
     enrolments.router,
     doctor.router,
+    backups.router,
 )
 
 

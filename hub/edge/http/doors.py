@@ -14,7 +14,8 @@ from hub.core.risk import Measured
 from hub.core.rows import EventRow
 from hub.edge.auth import Authenticator
 from hub.edge.keyring import Keyring
-from hub.ids import AgentId, AgentState, Lane, LeaseEpoch, TaskId, TaskState
+from hub.ids import AgentId, AgentState, BackupReason, Lane, LeaseEpoch, TaskId, TaskState
+from hub.store.backups import Backup
 from hub.store.base import Operation, Reader
 from hub.store.salvage import SalvageRecord
 from hub.wire.finding import Finding
@@ -195,6 +196,19 @@ class Doctor(Protocol):
         """Do what is safe, and examine again."""
 
 
+class Backups(Protocol):
+    """Whole copies of the store."""
+
+    async def every(self) -> list[Backup]:
+        """What is on the shelf, newest first."""
+
+    async def create(self, reason: BackupReason, actor: str) -> Backup:
+        """Make one; raises ``BackupFailed``."""
+
+    async def verify(self, name: str, actor: str) -> Backup:
+        """Check one; raises ``UnknownBackup``."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Doors:
     """Everything the HTTP door is given.
@@ -209,6 +223,7 @@ class Doors:
     gatekeeper: Gatekeeper
     salvage: Salvage
     doctor: Doctor
+    backups: Backups
     auth: Authenticator
     keyring: Keyring
     metrics: Callable[[], tuple[bytes, str]]

@@ -97,7 +97,9 @@ Key = Annotated[str, Field(min_length=1, max_length=128), AfterValidator(_one_li
 # ── names and references ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _matching(pattern: re.Pattern[str], rule: str) -> Callable[[str], str]:
+def matching(pattern: re.Pattern[str], rule: str) -> Callable[[str], str]:
+    """A validator: the text matches all of the pattern, or ``rule`` is said."""
+
     def check(text: str) -> str:
         if pattern.fullmatch(text) is None:
             raise ValueError(f"{rule} (got {text[:40]!r})")
@@ -141,18 +143,18 @@ _CHANGE = re.compile(r"(?:c-)?[1-9][0-9]{0,17}")
 Name = Annotated[
     str,
     _described(NAME),
-    AfterValidator(_matching(NAME, "a name is 1 to 64 of a-z 0-9 - _ . and begins with a letter or digit")),
+    AfterValidator(matching(NAME, "a name is 1 to 64 of a-z 0-9 - _ . and begins with a letter or digit")),
 ]
 AgentName = Annotated[
-    AgentId, _described(AGENT_ID), AfterValidator(_matching(AGENT_ID, "an agent's id is 1 to 64 of a-z 0-9 - _ ."))
+    AgentId, _described(AGENT_ID), AfterValidator(matching(AGENT_ID, "an agent's id is 1 to 64 of a-z 0-9 - _ ."))
 ]
-Sha = Annotated[str, _described(_SHA), AfterValidator(_matching(_SHA, "a commit's id is 40 or 64 of 0-9 a-f"))]
-Digest = Annotated[str, _described(_DIGEST), AfterValidator(_matching(_DIGEST, "a SHA-256 is 64 of 0-9 a-f"))]
+Sha = Annotated[str, _described(_SHA), AfterValidator(matching(_SHA, "a commit's id is 40 or 64 of 0-9 a-f"))]
+Digest = Annotated[str, _described(_DIGEST), AfterValidator(matching(_DIGEST, "a SHA-256 is 64 of 0-9 a-f"))]
 Branch = Annotated[str, Field(max_length=200), AfterValidator(_safe(check_branch_name))]
 RemoteUrl = Annotated[str, Field(max_length=2048), AfterValidator(_safe(check_url))]
-TokenId = Annotated[str, _described(_TOKEN_ID), AfterValidator(_matching(_TOKEN_ID, "a token's id is 8 of 0-9 a-f"))]
+TokenId = Annotated[str, _described(_TOKEN_ID), AfterValidator(matching(_TOKEN_ID, "a token's id is 8 of 0-9 a-f"))]
 InstallId = Annotated[
-    str, _described(_INSTALL_ID), AfterValidator(_matching(_INSTALL_ID, "an installation's id is 32 of 0-9 a-f"))
+    str, _described(_INSTALL_ID), AfterValidator(matching(_INSTALL_ID, "an installation's id is 32 of 0-9 a-f"))
 ]
 TaskRef = Annotated[
     TaskId,

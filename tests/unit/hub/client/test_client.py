@@ -11,11 +11,13 @@ import httpx2
 import pytest
 
 from hub.client import HubClient, HubProblem, HubUnreachable, documents
+from hub.client import backups as backup_documents
 from hub.client import tokens as token_documents
 from hub.core.commands import Assign, Cancel, Submit
 from hub.core.errors import Refused
 from hub.edge.http import (
     agents,
+    backups,
     changes,
     doctor,
     enrolments,
@@ -83,6 +85,8 @@ PAIRS = [
     (token_documents.Enrolment, enrolments.EnrolmentOut),
     (token_documents.Enrolled, enrolments.EnrolledOut),
     (token_documents.WhoAmI, tokens.WhoAmI),
+    (backup_documents.Backup, backups.BackupOut),
+    (backup_documents.BackupList, backups.BackupList),
     (documents.NewTask, task_bodies.NewTaskBody),
     (documents.Verification, task_bodies.Verification),
     (documents.FileHint, task_bodies.FileHint),
@@ -97,7 +101,11 @@ def test_the_clients_documents_name_exactly_the_doors_fields(ours, theirs):
 
 
 def test_every_document_of_the_client_is_compared():
-    known = {kind for module in (documents, token_documents) for _, kind in inspect.getmembers(module, typing.is_typeddict)}
+    known = {
+        kind
+        for module in (documents, token_documents, backup_documents)
+        for _, kind in inspect.getmembers(module, typing.is_typeddict)
+    }
     assert known == {ours for ours, _ in PAIRS}
 
 
@@ -119,6 +127,7 @@ async def test_every_guarded_route_is_reached_by_a_method(house):
         "repo": "site",
         "sha256": "0" * 64,
         "token": "5f3a9c01",
+        "backup": "20270115T080000Z",
     }
     async with HubClient("http://hub", "x", transport=Recorder()) as hub:
         for call in (
@@ -172,6 +181,9 @@ async def test_every_guarded_route_is_reached_by_a_method(house):
             hub.pause_repo("site"),
             hub.resume_repo("site"),
             hub.status(),
+            hub.backups(),
+            hub.create_backup(),
+            hub.verify_backup("20270115T080000Z"),
             hub.get_blob("0" * 64),
         ):
             await call

@@ -21,6 +21,9 @@ ACCESS = {
     "POST /agents/{agent}/resume": STEERS,
     "POST /agents/{agent}/probe": STEERS | {AGENT},
     "GET /agents/{agent}/probe/{task}": STEERS | {AGENT},
+    "GET /backups": ADMINISTRATES,
+    "POST /backups": ADMINISTRATES,
+    "POST /backups/{backup}/verify": ADMINISTRATES,
     "PUT /blobs/{sha256}": {AGENT},
     "GET /blobs/{sha256}": READS | {AGENT},
     "GET /changes": READS,
@@ -77,6 +80,7 @@ FILL = {
     "repo": "site",
     "sha256": "0" * 64,
     "token": "0" * 8,
+    "backup": "20270115T080000Z",
 }
 
 

@@ -71,6 +71,9 @@ def test_each_key_can_be_set_by_its_variable(tmp_path: Path) -> None:
         "AGENTCOM_RETENTION_SALVAGE_DAYS": "12",
         "AGENTCOM_RETENTION_AUDIT_DAYS": "0",
         "AGENTCOM_DAMPERS_INSTANT_S": "4",
+        "AGENTCOM_BACKUP_DIR": "/srv/backups",
+        "AGENTCOM_BACKUP_EVERY_S": "3600",
+        "AGENTCOM_BACKUP_KEEP": "3",
         "AGENTCOM_GIT_REMOTE_TIMEOUT_S": "7",
         "AGENTCOM_LOG_LEVEL": "debug",
         "AGENTCOM_LOG_FORMAT": "console",
@@ -131,7 +134,7 @@ def test_a_key_like_no_other_is_told_what_there_is(tmp_path: Path) -> None:
     assert fault.endswith("there are level, format")
     (fault,) = faults("zzz = 1\n", tmp_path)
     assert fault.endswith(
-        "there are data_dir, durability, [listen], [lease], [dampers], [limits], [storage], [retention], [git], [log]"
+        "there are data_dir, durability, [listen], [lease], [dampers], [limits], [storage], [retention], [backup], [git], [log]"
     )
 
 

@@ -26,6 +26,10 @@ GROWING = {
 """Tables that grow with the work done. The others grow with what people register or with the fleet."""
 
 
+WHOLE = {"store_facts", "store_tasks_by_state", "store_fold"}
+"""What is asked of a whole store, on a copy or a connection of its own: reading all of it is the point."""
+
+
 @pytest.fixture(scope="module")
 def database():
     connection = open_memory()
@@ -62,7 +66,7 @@ def scans(connection, sql):
     return found
 
 
-@pytest.mark.parametrize("name", sorted(statements()))
+@pytest.mark.parametrize("name", sorted(statements().keys() - WHOLE))
 def test_no_query_scans_a_growing_table(database, name):
     assert scans(database, statements()[name]) == []
 

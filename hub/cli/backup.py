@@ -1,0 +1,154 @@
+"""``agentcom backup``: whole copies of a hub's store, by a running hub or beside a stopped one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+from hub.cli import render
+from hub.cli.config import ConfigFile, read
+from hub.cli.exits import EPILOG, Exit
+from hub.cli.render import Cell, age, moment, size
+from hub.cli.session import Json, call, fail
+
+if TYPE_CHECKING:
+    from hub.client.backups import Backup
+    from hub.settings import HubSettings
+
+app = typer.Typer(help="Make, check and restore backups.", no_args_is_help=True, epilog=EPILOG)
+
+KEY_NOTE = "whoever has a backup has the hub's key: keep it where its data directory could be kept"
+ELSEWHERE = "not in it: clones and branches (the remotes have them), sidecars' journals, TLS certificates, hub.toml"
+OFFLINE = "Of a stopped hub, or without asking it: its data directory."
+
+Offline = Annotated[Path | None, typer.Option("--data-dir", metavar="DIR", help=OFFLINE)]
+Name = Annotated[str | None, typer.Argument(metavar="[BACKUP]", help="Its name, as `agentcom backup list` shows it.")]
+Newest = Annotated[bool, typer.Option("--newest", help="The newest one.")]
+
+
+@app.command("create")
+def create(ctx: typer.Context, json: Json = False) -> None:
+    """Make a backup of the running hub, verified before it is named.
+
+    Work goes on meanwhile. It holds the store and the hub's key.
+
+    Example: agentcom backup create
+    """
+    made = call(ctx, lambda hub: hub.create_backup(), admin=True)
+    if json:
+        render.document(made)
+        return
+    render.say(Cell(made["name"], "bold"), f"  {size(made['bytes'] or 0)}, {_holds(made)}")
+    render.facts([("in", made["path"]), ("verified", moment(made["verified_at"]))])
+    render.note(KEY_NOTE)
+    render.note(ELSEWHERE)
+
+
+@app.command("list")
+def listing(ctx: typer.Context, config: ConfigFile = None, data_dir: Offline = None, json: Json = False) -> None:
+    """Backups, newest first; also what looks like one and is none.
+
+    Example: agentcom backup list --data-dir /var/lib/agentcom
+    """
+    found = (
+        call(ctx, lambda hub: hub.backups(), admin=True)["backups"] if _online(config, data_dir) else _shelved(config, data_dir)
+    )
+    if json:
+        render.document({"backups": found})
+        return
+    render.table(
+        ("backup", "age", "why", "size", "tasks", "up to", "event", "verified", "state"),
+        [
+            (
+                backup["name"],
+                age(backup["created_at"]),
+                backup["reason"] or "",
+                size(backup["bytes"]) if backup["bytes"] is not None else "",
+                sum((backup["tasks"] or {}).values()) if backup["fault"] is None else "",
+                f"t-{backup['last_task']}" if backup["last_task"] else "",
+                backup["last_event"] or "",
+                age(backup["verified_at"]),
+                Cell(backup["fault"], "bold red") if backup["fault"] else Cell("good", "green"),
+            )
+            for backup in found
+        ],
+        flex="state",
+        drop=("why", "event", "verified"),
+        empty="no backups",
+    )
+
+
+@app.command("verify")
+def verify(
+    ctx: typer.Context,
+    backup: Name = None,
+    newest: Newest = False,
+    config: ConfigFile = None,
+    data_dir: Offline = None,
+    json: Json = False,
+) -> None:
+    """Check all of a backup.
+
+    Its files are compared with their digests, and the store in it is opened and checked. Exits with 6 when it is not whole.
+
+    Example: agentcom backup verify --newest
+    """
+    if _online(config, data_dir):
+        name = backup or _newest(ctx, call(ctx, lambda hub: hub.backups(), admin=True)["backups"], newest=newest)
+        found: Mapping[str, Any] = call(ctx, lambda hub: hub.verify_backup(name), admin=True)
+    else:
+        found = _verified(config, data_dir, backup or _newest(ctx, _shelved(config, data_dir), newest=newest))
+    if json:
+        render.document(found)
+    elif found["fault"] is None:
+        render.say(Cell(found["name"], "bold"), " is whole: ", _holds(found))
+    else:
+        render.say(Cell(found["name"], "bold"), Cell(" is not whole: ", "bold red"), found["fault"])
+    raise typer.Exit(Exit.OK if found["fault"] is None else Exit.NOT_DONE)
+
+
+def _holds(backup: Mapping[str, Any]) -> str:
+    tasks = sum((backup["tasks"] or {}).values())
+    return f"{tasks} {'task' if tasks == 1 else 'tasks'} up to t-{backup['last_task']}, event {backup['last_event']}"
+
+
+def _newest(ctx: typer.Context, found: list[Backup], *, newest: bool) -> str:
+    if not newest:
+        raise typer.BadParameter("name a backup, or say --newest", ctx=ctx)
+    good = next((backup["name"] for backup in found if backup["fault"] is None), None)
+    if good is None:
+        fail(Exit.NOT_FOUND, "there is no backup", "agentcom backup create")
+    return good
+
+
+# ── without a hub ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _online(config: Path | None, data_dir: Path | None) -> bool:
+    return config is None and data_dir is None
+
+
+def _settings(config: Path | None, data_dir: Path | None) -> HubSettings:
+    from hub.telemetry import log
+
+    log.configure(as_json=None, level="warning")
+    return read(config, {"data_dir": data_dir}).settings
+
+
+def _shelved(config: Path | None, data_dir: Path | None) -> list[Backup]:
+    from hub.recovery import shelved
+
+    return cast("list[Backup]", shelved(_settings(config, data_dir)))
+
+
+def _verified(config: Path | None, data_dir: Path | None, name: str) -> Backup:
+    from hub.recovery import verified
+    from hub.store.backups import UnknownBackup
+
+    try:
+        return cast("Backup", verified(_settings(config, data_dir), name))
+    except UnknownBackup as fault:
+        fail(Exit.NOT_FOUND, str(fault), "agentcom backup list")
