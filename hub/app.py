@@ -35,13 +35,14 @@ from hub.edge.keyring import Keyring
 from hub.edge.links import Links
 from hub.edge.peers import Peers
 from hub.edge.port import Port, Server
+from hub.edge.ratelimit import Limiter, Rates
 from hub.edge.tls import server_context
 from hub.edge.ws import Acceptor
 from hub.first_start import first_start, now_us
 from hub.forge.base import Remote
 from hub.forge.git import Git
 from hub.forge.local import LocalForge
-from hub.ids import AgentId, SessionEpoch
+from hub.ids import AgentId, Scope, SessionEpoch
 from hub.services.clock import SteadyClock
 from hub.services.conductor import Conductor
 from hub.services.facts import FactReader
@@ -50,7 +51,7 @@ from hub.services.gatekeeper import Gatekeeper, concerns
 from hub.services.room import Room
 from hub.services.salvage import Salvage
 from hub.settings import HubSettings
-from hub.settings.tree import Listen
+from hub.settings.tree import Dampers, Listen
 from hub.store import blobs, specs, tokens
 from hub.store.base import StoreBroken
 from hub.store.recovery import load_snapshot
@@ -199,6 +200,7 @@ class Hub:
         hub_id, feed_epoch, hub_epoch = await store.begin_epoch()
         metrics, clock, feed = Metrics(), SteadyClock(), Feed(feed_epoch, store.last_seq)
         room, facts = Room(store.reserve, settings.storage.blob_quota_mb * MEBIBYTE), FactReader(reader)
+        limiter = Limiter(rates_of(settings.dampers), refused=lambda tier: metrics.rate_limited.labels(tier).inc())
         links = Links(
             terms=settings.terms,
             identity=(hub_id, hub_epoch, __version__),
@@ -237,6 +239,7 @@ class Hub:
             backups=upkeep.backups,
             salvage=Salvage(conductor, reader, {"local": forge}),
             auth=auth,
+            limiter=limiter,
             keyring=Keyring(key, auth, conductor, now_us, links.revoked),
             metrics=metrics.render,
             probe=lambda name, url, base: forge.probe(Remote(name=name, url=url), base),
@@ -255,10 +258,22 @@ class Hub:
             feed=feed,
             gatekeeper=gatekeeper,
             upkeep=upkeep,
-            acceptor=Acceptor(links, auth),
+            acceptor=Acceptor(links, auth, limiter),
             http=create_http(doors),
             port=door,
         )
+
+
+def rates_of(dampers: Dampers) -> Rates:
+    """How often anybody may ask."""
+    return Rates(
+        light=dampers.light_per_min,
+        normal=dampers.normal_per_min,
+        heavy=dampers.heavy_per_min,
+        denied=dampers.denied_per_min,
+        connect=dampers.connect_per_min,
+        exempt=frozenset(map(Scope, dampers.exempt)),
+    )
 
 
 def open_port(listen: Listen) -> Port:

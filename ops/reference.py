@@ -127,7 +127,7 @@ def _kind(annotation: Any) -> str:
         case origin if origin is Literal:
             return " or ".join(f"`{part}`" for part in parts)
         case origin if origin is tuple:
-            return "list of networks"
+            return "list of scopes" if get_origin(parts[0]) is Literal else "list of networks"
         case origin if origin is list:
             return f"list of {_kind(parts[0])}s"
         case origin if origin is dict:

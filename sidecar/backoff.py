@@ -94,7 +94,10 @@ class Reconnect:
         recent = [at for at in self._superseded_s if now_s - at < SUPERSEDED_SPAN_S]
         self._superseded_s = [*recent, now_s]
         if len(self._superseded_s) >= SUPERSEDED_LIMIT:
-            raise Refused(Close.FLAPPING, "another process connects under this agent's name again and again")
+            raise Refused(
+                Close.FLAPPING,
+                "another process connects under this agent's name again and again: stop that, or give one of them an id of its own",
+            )
 
 
 def _close_code(ending: Ending) -> int | None:

@@ -39,6 +39,8 @@ _CURES: Mapping[int, str] = {
     401: "the hub does not know this token: join again with a new code, or use the one in the hub's agent.token",
     403: "this token is not an agent's: use the one in the hub's agent.token",
     404: "nothing listens for sidecars there: hub_url ends in /ws",
+    429: "the hub has no room for more connections just now; if it stays, see limits.max_links and dampers.connect_per_min",
+    Close.RATE: "this sidecar said more than the hub listens to: report it, with what its agent printed",
     Close.NAME_IN_USE: "another installation uses this agent's id: give this one an id of its own, or stop the other",
 }
 """What to do about an ending that trying again will not cure, by HTTP status or close code."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self, TypeVar, cast
@@ -15,6 +16,10 @@ from hub.wire.address import is_loopback
 T = TypeVar("T")
 
 TIMEOUT_S = 30.0
+RATE_LIMITED = "rate_limited"
+PATIENCE_S = 60.0
+"""How long one call waits in all for its turn."""
+LEAST_WAIT_S = 0.1
 API = "/api/v1"
 
 
@@ -65,25 +70,33 @@ class Transport:
     ) -> httpx2.Response:
         """Send under ``/api/v1``; raises :class:`HubProblem` for every refusal, :class:`HubUnreachable` without answer.
 
-        ``timeout_s`` is for what takes longer than the client's own.
+        ``timeout_s`` is for what takes longer than the client's own. A request that came too soon is sent again when the hub said, for
+        at most :data:`PATIENCE_S`: nothing of it was done.
         """
         wanted = {key: value for key, value in (params or {}).items() if value is not None}
         extra = {key: value for key, value in (headers or {}).items() if value}
-        try:
-            answer = await self.http.request(
-                method,
-                API + path,
-                json=body,
-                content=content,
-                params=wanted or None,
-                headers=extra or None,
-                timeout=httpx2.USE_CLIENT_DEFAULT if timeout_s is None else timeout_s,
-            )
-        except (httpx2.TransportError, httpx2.InvalidURL) as fault:
-            raise HubUnreachable(self.base_url, fault) from fault
-        if answer.status_code >= 300:
-            raise refusal(answer)
-        return answer
+        patience_s = PATIENCE_S
+        while True:
+            try:
+                answer = await self.http.request(
+                    method,
+                    API + path,
+                    json=body,
+                    content=content,
+                    params=wanted or None,
+                    headers=extra or None,
+                    timeout=httpx2.USE_CLIENT_DEFAULT if timeout_s is None else timeout_s,
+                )
+            except (httpx2.TransportError, httpx2.InvalidURL) as fault:
+                raise HubUnreachable(self.base_url, fault) from fault
+            if answer.status_code < 300:
+                return answer
+            problem = refusal(answer)
+            wait_s = problem.retry_after_s
+            if problem.code != RATE_LIMITED or wait_s is None or wait_s > patience_s:
+                raise problem
+            patience_s -= max(wait_s, LEAST_WAIT_S)
+            await asyncio.sleep(max(wait_s, LEAST_WAIT_S))
 
     async def ask(self, _kind: type[T], method: str, path: str, **rest: Any) -> T:
         """Send, and the JSON document of the answer, which the hub promises to be a ``_kind``."""

@@ -15,8 +15,6 @@ import orjson
 
 from hub.ids import SECOND, LeaseEpoch, Outcome, StrikeOf, TaskId
 
-MAX_STRIKES = 3
-"""Reasons in a row that quarantine an agent; after a quarantine, until it has done something soundly, one is enough."""
 MAX_REMEMBERED = 8
 """Reasons kept of an agent, and agents kept of a task."""
 QUARANTINE_US = (600 * SECOND, 3600 * SECOND)
@@ -112,9 +110,9 @@ def add(strikes: tuple[Strike, ...], new: Strike) -> tuple[Strike, ...]:
     return (*strikes, new)[-MAX_REMEMBERED:]
 
 
-def is_enough(strikes: Iterable[Strike], of: StrikeOf, level: int) -> bool:
-    """Whether the agent is to be quarantined: three reasons of one kind in a row, or one when it is on trial."""
-    return sum(strike.of == of for strike in strikes) >= (1 if level else MAX_STRIKES)
+def is_enough(strikes: Iterable[Strike], of: StrikeOf, level: int, most: int) -> bool:
+    """Whether the agent is to be quarantined: ``most`` reasons of one kind in a row (0: never), or one when it is on trial."""
+    return most > 0 and sum(strike.of == of for strike in strikes) >= (1 if level else most)
 
 
 def until(level: int, wall: int) -> int:

@@ -24,6 +24,8 @@ class Terms:
     """How long a terminal task stays in memory, closing the race with facts read just before."""
     avoid_us: int = 60 * SECOND
     """How long a retry waits for another agent than the one that failed."""
+    strikes: int = 3
+    """Reasons in a row that quarantine an agent (protocol §4.3); 0 quarantines none."""
     instant_us: int = 5 * SECOND
     """A program that fails without a word this soon after it was started may be broken; 0 takes none for that."""
     max_live: int = 250_000

@@ -78,7 +78,7 @@ def _strike(step: Step, agent: Agent, strike: Strike) -> bool:
     """Count one reason against an agent; whether it is quarantined for it."""
     agent.strikes = add(agent.strikes, strike)
     step.touch_agent(agent)
-    if not is_enough(agent.strikes, strike.of, agent.quarantine_level):
+    if not is_enough(agent.strikes, strike.of, agent.quarantine_level, step.cluster.terms.strikes):
         return False
     failed = list(dict.fromkeys(task_ref(known.task) for known in agent.strikes if known.of is strike.of))
     _give_back(step, agent)

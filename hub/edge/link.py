@@ -18,6 +18,7 @@ from hub.core.decision import Effect
 from hub.core.errors import HubError, Refused
 from hub.edge import translate
 from hub.edge.auth import Identity
+from hub.edge.ratelimit import Bucket
 from hub.ids import AgentId, Scope, SessionEpoch
 from hub.wire import frames
 from hub.wire.codec import FrameError, MalformedResult, decode_from_sidecar, encode
@@ -26,6 +27,13 @@ from hub.wire.codes import Close
 VIOLATIONS = 10
 VIOLATION_WINDOW_S = 60.0
 HELLO_S = 10.0
+FRAMES_PER_MIN = 1200.0
+"""What a sidecar may say unasked, in frames, and as much at once. An agent at work says a few a minute."""
+CHEAP_COST = 0.1
+"""Of a beat or a result: they are the last thing that should be missed."""
+CHEAP = (frames.Beat, frames.Result)
+ASKED = (frames.Assign, frames.Accepted, frames.Control)
+"""Frames whose answers cost the sidecar nothing, however fast it works."""
 VERSION = "agentcom.v1"
 
 log = structlog.get_logger("link")
@@ -80,6 +88,7 @@ class Link:
         self._violations: deque[float] = deque(maxlen=VIOLATIONS)
         self._held_back: deque[Effect] | None = None
         self._heard = self._loop.time()
+        self._budget = Bucket(FRAMES_PER_MIN, self._loop.time)
         self._greeted = False
         self._hello_id: int | None = None
         self.agent: AgentId | None = None
@@ -92,7 +101,7 @@ class Link:
     def received(self, data: bytes) -> None:
         """One text frame from the sidecar."""
         self._heard = self._loop.time()
-        if not self.open:
+        if not self.open or self._floods(CHEAP_COST):
             return
         try:
             frame = decode_from_sidecar(data)
@@ -101,6 +110,8 @@ class Link:
             return
         except FrameError as fault:
             self._refuse(fault)
+            return
+        if not isinstance(frame, CHEAP) and self._floods(1.0 - CHEAP_COST):
             return
         if isinstance(frame, frames.Hello):
             self._hello(frame)
@@ -111,6 +122,14 @@ class Link:
             self.send(frames.Error(re=frame.id, code="stale_session", message=f"this session is {self.epoch}"))
         else:
             self._in_session(frame, self.agent, self.epoch)
+
+    def _floods(self, cost: float) -> bool:
+        """Whether this frame is one too many: a sidecar that shouts is closed, so that the others are heard."""
+        if not self._budget.take(cost):
+            return False
+        log.warning("link_floods", agent=self.agent, per_min=FRAMES_PER_MIN)
+        self.close(Close.RATE, f"more than {FRAMES_PER_MIN:g} frames a minute")
+        return True
 
     def _hello(self, frame: frames.Hello) -> None:
         if self._greeted:
@@ -218,6 +237,8 @@ class Link:
     def send(self, frame: frames.Frame) -> None:
         """Write a frame now."""
         if self.open:
+            if isinstance(frame, ASKED):
+                self._budget.give_back(1.0)
             self._wire.write(encode(frame))
 
     def close(self, code: int, reason: str) -> None:

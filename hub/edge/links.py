@@ -32,6 +32,8 @@ from hub.wire.codes import Close
 from hub.wire.spec import Spec
 
 MAX_LINKS = 10_000
+MAX_OPENING = 512
+"""Links whose hello is awaited or not yet committed: as many as one group takes, so a storm is worked off group by group."""
 HYDRATORS = 4
 HYDRATED = 64
 """Specs read in one go."""
@@ -76,6 +78,7 @@ class Links:
         self._metrics = metrics
         self._conductor: Conductor | None = None
         self._all: set[Link] = set()
+        self._opening: set[Link] = set()
         self._greeting: dict[int, Link] = {}
         self._greetings = itertools.count(1)
         self._live: dict[AgentId, Link] = {}
@@ -123,6 +126,7 @@ class Links:
         if link is None:
             return
         link.epoch = epoch
+        self._opening.discard(link)
         self._live[agent] = link
         if not link.open:
             self.depart(link, bye=False)  # the socket was gone before its hello was committed
@@ -139,14 +143,17 @@ class Links:
 
     # ── the links' side ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    @property
-    def has_room(self) -> bool:
-        """Whether another link may be opened."""
-        return len(self._all) < self._max_links
+    def check_room(self) -> None:
+        """Refused 429 while no other link may be opened: there are too many, or too many are only just being opened."""
+        if len(self._all) >= self._max_links:
+            raise Refused(429, "too_many_links", "too many sidecars are connected", retry_after_s=30)
+        if len(self._opening) >= MAX_OPENING:
+            raise Refused(429, "opening", "too many sidecars are just connecting; come again", retry_after_s=1)
 
     def add(self, link: Link) -> None:
         """Count a new link."""
         self._all.add(link)
+        self._opening.add(link)
 
     @property
     def connected(self) -> int:
@@ -208,6 +215,7 @@ class Links:
         """A link is gone (or said goodbye): only its own session hears of it."""
         if not bye:
             self._all.discard(link)
+            self._opening.discard(link)
         if link.agent is None:
             return
         # a link whose hello is still being committed stays in _greeting: _bind sends it off

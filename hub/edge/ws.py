@@ -21,9 +21,10 @@ from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
 from hub.core.errors import Refused
-from hub.edge.auth import Authenticator, require
+from hub.edge.auth import Authenticator, Identity, require
 from hub.edge.link import VERSION, Link
 from hub.edge.links import Links
+from hub.edge.ratelimit import Limiter
 from hub.ids import Scope
 from hub.wire.codes import Close
 
@@ -110,9 +111,10 @@ class _Wire:
 class Acceptor:
     """Stands where websockets expects its server: runs the handshake of each socket and keeps the tasks."""
 
-    def __init__(self, links: Links, auth: Authenticator) -> None:
+    def __init__(self, links: Links, auth: Authenticator, limiter: Limiter) -> None:
         self._links = links
         self._auth = auth
+        self._limiter = limiter
         self.handler_tasks: set[asyncio.Task[None]] = set()
         self.serving = True
 
@@ -153,15 +155,24 @@ class Acceptor:
     def _admit(self, socket: Socket, request: Request) -> None:
         if request.path.partition("?")[0] != PATH:
             raise Refused(404, "not_found", f"the sidecars' socket is at {PATH}")
-        identity = self._auth.authenticate(request.headers.get("Authorization"))
-        require(identity, Scope.AGENT)
+        identity = self._identify(socket, request)
         offered = [word.strip() for value in request.headers.get_all("Sec-WebSocket-Protocol") for word in value.split(",")]
         if VERSION not in offered:
             raise Refused(426, "version", f"this hub speaks the subprotocol {VERSION}")
-        if not self._links.has_room:
-            raise Refused(429, "too_many_links", "too many sidecars are connected", retry_after_s=30)
+        self._links.check_room()
         socket.link = Link(self._links, _Wire(socket), identity)
         self._links.add(socket.link)
+
+    def _identify(self, socket: Socket, request: Request) -> Identity:
+        peer = str((socket.transport.get_extra_info("peername") or ("unknown",))[0])
+        try:
+            identity = self._auth.authenticate(request.headers.get("Authorization"))
+        except Refused:
+            self._limiter.denied(peer)
+            raise
+        require(identity, Scope.AGENT)
+        self._limiter.connect(identity, peer)
+        return identity
 
 
 def _refusal(refusal: Refused) -> Response:

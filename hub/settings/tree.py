@@ -17,6 +17,7 @@ from hub.ids import SECOND
 from hub.settings import listening
 from hub.settings.listening import Host, Network, TrustedNetwork
 
+ScopeWord = Literal["admin", "operator", "approver", "submitter", "observer", "agent", "enrol"]
 RULE = "rule"
 """Type of the error of a table whose keys do not fit each other; its context holds the ``faults``."""
 
@@ -114,10 +115,28 @@ class Lease(Table):
 class Dampers(Table):
     """What keeps broken agents, bad tasks and storms from harming the rest."""
 
+    strikes: Annotated[
+        int,
+        Field(ge=0, le=8, description="offers refused or runs that ended badly in a row that quarantine an agent; 0: never"),
+    ] = 3
     instant_s: Annotated[
         float,
         Field(ge=0, le=600, description="an agent's program that fails without a word this soon may be broken; 0: never"),
     ] = 5.0
+    light_per_min: Annotated[int, Field(ge=0, description="reading requests of one identity a minute; 0: any number")] = 6000
+    normal_per_min: Annotated[int, Field(ge=0, description="changing requests of one identity a minute; a batch is one")] = 6000
+    heavy_per_min: Annotated[
+        int, Field(ge=0, description="requests of one identity a minute that make the hub ask remotes")
+    ] = 120
+    denied_per_min: Annotated[int, Field(ge=0, description="wrong tokens from one address a minute that are answered 401")] = (
+        120
+    )
+    connect_per_min: Annotated[
+        int, Field(ge=0, description="links of sidecars that one address may open a minute with one token")
+    ] = 6000
+    exempt: Annotated[tuple[ScopeWord, ...], Field(max_length=7, description="scopes whose requests are not counted")] = (
+        "agent",
+    )
 
 
 class Limits(Table):
@@ -217,5 +236,6 @@ class HubSettings(Table):
             accept_us=int(self.lease.accept_s * SECOND),
             grace_us=int(self.lease.grace_s * SECOND),
             max_live=self.limits.max_live_tasks,
+            strikes=self.dampers.strikes,
             instant_us=int(self.dampers.instant_s * SECOND),
         )

@@ -30,6 +30,7 @@ class Metrics:
             registry=registry,
         )
         self.quarantines = Counter("agentcom_quarantines", "Agents put into quarantine.", registry=registry)
+        self.rate_limited = Counter("agentcom_rate_limited", "Attempts refused for their number.", ["tier"], registry=registry)
         self.push_seconds = Histogram(
             "agentcom_push_latency_seconds", "From a claim's decision to its assign frame.", buckets=_SECONDS, registry=registry
         )

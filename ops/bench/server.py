@@ -45,7 +45,7 @@ def cpu_us(pid: int) -> float:
 
 @contextmanager
 def running_hub() -> Iterator[Hub]:
-    """A hub with default settings on a free port; afterwards it is stopped and its directory removed."""
+    """A hub with default settings, but for rate limits, on a free port; afterwards it is stopped and its directory removed."""
     root = Path(tempfile.mkdtemp(prefix="agentcom-bench-"))
     with subprocess.Popen([sys.executable, __file__, str(root)], stdout=subprocess.PIPE, text=True) as process:
         try:
@@ -72,7 +72,8 @@ def main() -> int:
 
     log.configure(level="warning")
     allow_many_sockets()
-    settings = HubSettings.model_validate({"data_dir": Path(sys.argv[1]), "listen": {"port": 0}})
+    unlimited = dict.fromkeys(("light_per_min", "normal_per_min", "connect_per_min"), 0)  # one identity is a whole fleet here
+    settings = HubSettings.model_validate({"data_dir": Path(sys.argv[1]), "listen": {"port": 0}, "dampers": unlimited})
     return run(settings, lambda url: print(url, flush=True), local_agents=True)
 
 

@@ -22,6 +22,7 @@ from hub.edge import port as module
 from hub.edge.doctor import examine_certificate
 from hub.edge.peers import Peers
 from hub.edge.port import Port, address, listen, server
+from hub.edge.ratelimit import Limiter, Rates
 from hub.edge.tls import TlsUnusable, ends_at, server_context
 from hub.edge.ws import Acceptor
 from tests.support.door import door
@@ -39,7 +40,7 @@ async def serving(port: Port, host: str = "127.0.0.1") -> AsyncIterator[str]:
     """A server; its base URL."""
     async with door() as here:
         with listen(host, 0) as listener:
-            running = server(echo, Acceptor(here.links, None), port)  # type: ignore[arg-type]  # nobody authenticates here
+            running = server(echo, Acceptor(here.links, None, Limiter(Rates())), port)  # type: ignore[arg-type]  # nobody authenticates here
             task = asyncio.create_task(running._serve([listener]))
             async with asyncio.timeout(10):
                 while not running.started:

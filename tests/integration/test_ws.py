@@ -16,8 +16,10 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Subprotocol
 
+from hub.edge import links as links_module
 from hub.edge import ws as module
 from hub.edge.auth import Authenticator, digest, mint
+from hub.edge.ratelimit import Limiter, Rates
 from hub.edge.ws import Acceptor
 from hub.store.tokens import TokenRecord
 from hub.wire import frames
@@ -78,9 +80,9 @@ class Port:
 
 
 @asynccontextmanager
-async def listening() -> AsyncIterator[Port]:
+async def listening(rates: Rates | None = None) -> AsyncIterator[Port]:
     async with door() as here:
-        acceptor = Acceptor(here.links, AUTH)
+        acceptor = Acceptor(here.links, AUTH, Limiter(rates or Rates()))
         with socket.socket() as listener:
             listener.bind(("127.0.0.1", 0))
             config = uvicorn.Config(
@@ -177,6 +179,31 @@ async def test_too_many_links_are_told_when_to_come_back() -> None:
         port.door.links._max_links = 1
         status, body, headers = await port.refused()
         assert (status, body["code"], headers["Retry-After"]) == (429, "too_many_links", "30")
+
+
+async def test_links_that_are_opened_too_often_are_told_when_to_come_back_before_the_upgrade() -> None:
+    async with listening(Rates(connect=2)) as port:
+        async with port.socket(), port.socket():
+            status, body, headers = await port.refused()
+        assert (status, body["code"], headers["Retry-After"]) == (429, "rate_limited", "30")
+
+
+async def test_wrong_tokens_are_answered_only_so_often_and_good_ones_always() -> None:
+    async with listening(Rates(denied=2)) as port:
+        answers = [(await port.refused(token="ac_00000000_" + "x" * 43))[0] for _ in range(4)]
+        assert answers == [401, 401, 429, 429]
+        async with port.socket():
+            pass
+
+
+async def test_a_storm_of_openings_is_worked_off_a_group_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(links_module, "MAX_OPENING", 2)
+    async with listening() as port, port.socket() as first, port.socket():
+        status, body, headers = await port.refused()
+        assert (status, body["code"], headers["Retry-After"]) == (429, "opening", "1")
+        await said(first, hello())
+        async with port.socket():
+            pass
 
 
 async def test_a_stopping_hub_takes_nobody() -> None:

@@ -24,6 +24,7 @@ from hub.edge.auth import Authenticator, digest, mint
 from hub.edge.http import Doors, create_http
 from hub.edge.http.registry import Registrar
 from hub.edge.keyring import Keyring
+from hub.edge.ratelimit import Limiter, Rates
 from hub.ids import ANY_AGENT, BackupReason, FindingState, Lane, LeaseEpoch, Scope, TaskId, TaskState, agent_scope
 from hub.services.salvage import Salvage
 from hub.store.backups import Backup
@@ -393,6 +394,7 @@ RECORDS = [
     for scope, minted in MINTED.items()
 ]
 AUTH = Authenticator(KEY, RECORDS, lambda: NOW)
+UNLIMITED = Limiter(Rates(light=0, normal=0, heavy=0, denied=0, connect=0))
 
 
 _BUILT: list[FastAPI] = []
@@ -437,6 +439,7 @@ class House:
             doctor=self.doctor,
             backups=self.backups,
             auth=AUTH,
+            limiter=UNLIMITED,
             keyring=Keyring(KEY, AUTH, self.conductor, lambda: NOW, self.revoked.append),
             metrics=lambda: (b"agentcom_up 1\n", "text/plain; version=0.0.4; charset=utf-8"),
             readiness=lambda: self.ready,

@@ -66,7 +66,11 @@ def create_http(doors: Doors) -> FastAPI:
         redoc_url=None,
         openapi_url="/openapi.json",
         redirect_slashes=False,
-        middleware=[Middleware(Envelope), Middleware(Authenticate, auth=doors.auth), Middleware(BodyLimit)],
+        middleware=[
+            Middleware(Envelope),
+            Middleware(Authenticate, auth=doors.auth, limiter=doors.limiter),
+            Middleware(BodyLimit),
+        ],
     )
     app.state.doors = doors
     app.state.registrar = Registrar(doors.conductor, doors.reader)

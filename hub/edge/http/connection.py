@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from http import HTTPStatus
-from typing import Any
+from typing import Any, ClassVar
 
 from starlette.responses import Response
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -20,9 +20,16 @@ HEAD_S = 10.0
 """From the first byte that could be a request's to the end of its head."""
 
 
+MAX_WAITING = 2048
+"""Connections of this process without a request at once: each is an open file, and they cost those who open them next to nothing. Beyond,
+the one that has waited longest is closed: whoever means it says at once what he wants."""
+
+
 class Connection(H11Protocol):
     """One client's connection: a head that is not whole in time is answered 408 and ends it."""
 
+    waiting: ClassVar[dict[Connection, None]] = {}
+    """Those that are waited for, the longest first."""
     _deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
@@ -58,13 +65,23 @@ class Connection(H11Protocol):
             self._disarm()
         elif self._deadline is None:
             self._deadline = self.loop.call_later(HEAD_S, self._give_up)
+            self.waiting[self] = None
+            if len(self.waiting) > MAX_WAITING:
+                next(iter(self.waiting)).make_room()
 
     def _disarm(self) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+            self.waiting.pop(self, None)
+
+    def make_room(self) -> None:
+        """End it without a word."""
+        self._disarm()
+        self.transport.abort()
 
     def _give_up(self) -> None:
+        self._disarm()
         if self.transport.is_closing():
             return
         if self.conn.trailing_data[0]:  # a connection that a browser opened in advance is told nothing

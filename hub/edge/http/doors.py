@@ -14,6 +14,7 @@ from hub.core.risk import Measured
 from hub.core.rows import EventRow
 from hub.edge.auth import Authenticator
 from hub.edge.keyring import Keyring
+from hub.edge.ratelimit import Limiter
 from hub.ids import AgentId, AgentState, BackupReason, Lane, LeaseEpoch, TaskId, TaskState
 from hub.store.backups import Backup
 from hub.store.base import Operation, Reader
@@ -225,6 +226,7 @@ class Doors:
     doctor: Doctor
     backups: Backups
     auth: Authenticator
+    limiter: Limiter
     keyring: Keyring
     metrics: Callable[[], tuple[bytes, str]]
     readiness: Callable[[], Mapping[str, bool]]

@@ -16,14 +16,17 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hub.core.errors import Refused
-from hub.edge.auth import Authenticator
+from hub.edge.auth import Authenticator, Identity
 from hub.edge.http.problem import SPLIT, TOO_LARGE, of_error, problem
+from hub.edge.ratelimit import Limiter, Tier
 
 PUBLIC = frozenset({"/healthz", "/readyz", "/metrics", "/openapi.json", "/", "/docs", "/docs/docs.css", "/docs/docs.js"})
 """Paths served without a token: health, bounded figures and the documentation. Every other path needs one."""
 BODY_BYTES = 1_048_576
 BLOB_BYTES = 8_388_608
 BLOBS = "/api/v1/blobs/"
+REMOTE, DOCTOR = ("/api/v1/repos", "/api/v1/backups", "/api/v1/store"), "/api/v1/doctor"
+"""Where a request makes the hub ask remotes or walk its disk: examinations, and repositories and copies of the store as they are made."""
 BODY_S = 60.0
 """For all of a body, whatever its size."""
 
@@ -70,21 +73,39 @@ class Envelope:
 
 
 class Authenticate:
-    """No path but the public ones is reached without a known token; the identity travels in the request's state."""
+    """No path but the public ones is reached without a known token, nor too often; the identity travels in the request's state."""
 
-    def __init__(self, app: ASGIApp, auth: Authenticator) -> None:
+    def __init__(self, app: ASGIApp, auth: Authenticator, limiter: Limiter) -> None:
         self._app = app
         self._auth = auth
+        self._limiter = limiter
+
+    def _admit(self, scope: Scope) -> Identity:
+        try:
+            identity = self._auth.authenticate(Headers(scope=scope).get("authorization"))
+        except Refused:
+            self._limiter.denied((scope.get("client") or ("unknown",))[0])
+            raise
+        self._limiter.admit(identity, tier_of(scope["method"], scope["path"]))
+        return identity
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request or refuse it with 401."""
+        """Serve one request or refuse it with 401 or 429."""
         if scope["type"] == "http" and scope["path"] not in PUBLIC:
             try:
-                scope["state"]["identity"] = self._auth.authenticate(Headers(scope=scope).get("authorization"))
+                scope["state"]["identity"] = self._admit(scope)
             except Refused as refused:
                 await of_error(refused, scope["state"]["request_id"])(scope, receive, send)
                 return
         await self._app(scope, receive, send)
+
+
+def tier_of(method: str, path: str) -> Tier:
+    """What a request costs the hub."""
+    reads = method in ("GET", "HEAD", "OPTIONS")
+    if path.startswith(DOCTOR) or (path.startswith(REMOTE) and not reads):
+        return Tier.HEAVY
+    return Tier.LIGHT if reads else Tier.NORMAL
 
 
 class BodyLimit:

@@ -250,6 +250,47 @@ async def test_a_refusal_is_an_exception_with_everything_the_hub_said(house):
         assert {fault["loc"] for fault in refused.value.errors} == {"title", "lane"}
 
 
+def hurried(waits, served):
+    """A hub that asks to wait, so often and so long, and then serves."""
+    answers = iter([*waits, None])
+
+    def answer(request):
+        served.append(request.content)
+        wait_s = next(answers)
+        if wait_s is None:
+            return httpx2.Response(200, json={"id": "t-1"})
+        return httpx2.Response(429, json={"code": "rate_limited", "detail": "x"}, headers={"Retry-After": str(wait_s)})
+
+    return httpx2.MockTransport(answer)
+
+
+async def test_a_request_that_came_too_soon_is_sent_again_when_the_hub_said(monkeypatch):
+    slept, served = [], []
+    monkeypatch.setattr("hub.client.transport.asyncio.sleep", lambda seconds: slept.append(seconds) or done())
+
+    async def done():
+        return None
+
+    async with HubClient("http://hub", transport=hurried([3, 0, 7], served)) as hub:
+        await hub.submit({"title": "x"})
+    assert slept == [3.0, 0.1, 7.0] and len(set(served)) == 1 and len(served) == 4
+
+
+async def test_patience_is_bounded_and_other_refusals_are_not_waited_out(monkeypatch):
+    slept = []
+
+    async def sleep(seconds):
+        slept.append(seconds)
+
+    monkeypatch.setattr("hub.client.transport.asyncio.sleep", sleep)
+    for waits, times in (([61], 0), ([30] * 5, 2)):
+        slept.clear()
+        async with HubClient("http://hub", transport=hurried(waits, [])) as hub:
+            with pytest.raises(HubProblem) as refused:
+                await hub.submit({"title": "x"})
+        assert (refused.value.code, len(slept)) == ("rate_limited", times)
+
+
 async def test_a_stale_edit_brings_the_current_record(house):
     house.rows.project("web", version=5)
     async with connect(house) as hub:

@@ -62,9 +62,10 @@ def test_a_doubtful_end_counts_once_per_task_and_keeps_what_it_cost() -> None:
 
 def test_three_of_a_kind_are_enough_and_one_on_trial() -> None:
     strikes = (about(1), about(2), about(3, StrikeOf.OFFER))
-    assert not is_enough(strikes, StrikeOf.RUN, 0)
-    assert is_enough((*strikes, about(4)), StrikeOf.RUN, 0)
-    assert is_enough(strikes, StrikeOf.RUN, 1)
+    assert not is_enough(strikes, StrikeOf.RUN, 0, 3)
+    assert is_enough((*strikes, about(4)), StrikeOf.RUN, 0, 3)
+    assert is_enough(strikes, StrikeOf.RUN, 1, 3)
+    assert not is_enough((*strikes, about(4)), StrikeOf.RUN, 1, 0), "0 quarantines none"
 
 
 def test_the_ladder_ends_with_a_person() -> None:

@@ -1,5 +1,7 @@
 """Deny by default: every route but the public ones asks for a token and for a scope, and errors show nothing."""
 
+import dataclasses
+
 import httpx2
 import pytest
 from fastapi import APIRouter
@@ -8,6 +10,7 @@ from hub.core.errors import OutcomeUnknown, Refused
 from hub.edge.http import app as http_app
 from hub.edge.http import create_http
 from hub.edge.http.middleware import PUBLIC
+from hub.edge.ratelimit import Limiter, Rates
 from hub.ids import Scope
 from tests.support.doors import House
 
@@ -50,6 +53,25 @@ async def test_a_token_in_the_query_opens_nothing(house):
         answer = await client.get("/api/v1/tasks", params={"token": house.tokens[Scope.ADMIN]})
         assert answer.status_code == 401
         assert house.tokens[Scope.ADMIN] not in answer.text
+
+
+async def test_one_identity_is_slowed_down_and_wrong_tokens_are_and_nobody_else(house):
+    limiter = Limiter(Rates(light=3, denied=2))
+    http = create_http(dataclasses.replace(house.doors, limiter=limiter))
+    transport = httpx2.ASGITransport(http)
+
+    async def ask(token):
+        async with httpx2.AsyncClient(transport=transport, base_url="http://hub") as client:
+            return await client.get("/api/v1/projects", headers={"Authorization": f"Bearer {token}"})
+
+    observer, admin = house.tokens[Scope.OBSERVER], house.tokens[Scope.ADMIN]
+    answers = [await ask(observer) for _ in range(5)]
+    assert [answer.status_code for answer in answers] == [200, 200, 200, 429, 429]
+    told = answers[-1]
+    assert (told.json()["code"], told.headers["content-type"]) == ("rate_limited", "application/problem+json")
+    assert int(told.headers["retry-after"]) >= 1 and "dampers.light_per_min" in told.json()["hint"]
+    assert [(await ask("nonsense")).status_code for _ in range(3)] == [401, 401, 429]
+    assert (await ask(admin)).status_code == 200, "a good token is served from an address that sends wrong ones, too"
 
 
 def test_a_route_that_demands_no_scope_cannot_be_mounted(house, monkeypatch):

@@ -401,6 +401,40 @@ async def test_ten_violations_in_a_minute_are_terminal() -> None:
         assert {error.loc for error in told.errors} >= {"accept.task", "accept.lease_epoch"}
 
 
+async def test_a_flood_of_frames_closes_the_link_and_no_other() -> None:
+    async with door() as here:
+        link, wire = await here.greeted()
+        _, quiet = await here.greeted("w2")
+        for n in range(1300):
+            here.say(link, frames.Progress(id=n + 2, **AT, n=n))
+        assert wire.closed == (4009, "more than 1200 frames a minute")
+        assert quiet.closed is None
+
+
+async def test_beats_and_results_may_come_ten_times_as_often() -> None:
+    async with door() as here:
+        link, wire = await here.greeted()
+        for n in range(2000):
+            here.say(link, frames.Beat(id=n + 2, sent_mono=n))
+        assert wire.closed is None
+
+
+async def test_answers_cost_a_sidecar_nothing_however_fast_it_works() -> None:
+    async with door() as here:
+        link, wire = await here.greeted()
+        budget = link._budget._tokens
+        for n in range(1, 41):
+            at: dict[str, Any] = {"task": TaskId(n), "lease_epoch": LeaseEpoch(1)}
+            await here.stage.submit()
+            await wire.until(frames.Assign, n)
+            here.say(link, frames.Accept(id=n + 2, **at))
+            await wire.until(frames.Accepted, n)
+            done = frames.Result(id=n + 2, **at, outcome=Outcome.SUCCEEDED, sha256="ab" * 32)
+            here.say(link, done)
+            await wire.until(frames.ResultAck, n)
+        assert link._budget._tokens >= budget - 1
+
+
 async def test_ten_violations_over_a_longer_time_are_forgiven(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "VIOLATION_WINDOW_S", 0.0)
     async with door() as here:
