@@ -11,8 +11,9 @@ SELECT
 SELECT state, count(*) AS tasks FROM task GROUP BY state ORDER BY state;
 
 -- name: store_fold
--- Tasks whose last event that changed a state says another one.
-WITH newest AS (SELECT task, max(seq) AS seq FROM event WHERE to_state IS NOT NULL AND task IS NOT NULL GROUP BY task)
+-- Tasks whose last event that changed their state says another one; events of their changes tell states of another machine.
+WITH newest AS (SELECT task, max(seq) AS seq FROM event WHERE to_state IS NOT NULL AND kind LIKE 'task.%' AND task IS NOT NULL
+  GROUP BY task)
 SELECT task.n, task.state, event.to_state
 FROM newest
 JOIN event ON event.seq = newest.seq

@@ -151,6 +151,19 @@ def test_tasks_that_do_not_agree_with_their_events_are_found(clean: Path) -> Non
     assert judge(clean, full=False) == ([], True)
 
 
+def test_the_states_of_a_tasks_change_are_not_the_tasks(clean: Path) -> None:
+    """A hub with a change that waited for a person was refused at its next start."""
+    import sqlite3
+    from contextlib import closing
+
+    with closing(sqlite3.connect(clean)) as connection:
+        last = "(SELECT max(seq) + 1 FROM event), 1, 'change.waiting', 'gatekeeper', 7, 'waiting'"
+        connection.execute(f"INSERT INTO event (seq, at, kind, actor, task, to_state) VALUES ({last})")
+        connection.commit()
+        connection.execute("PRAGMA journal_mode=DELETE")
+    assert judge(clean, full=True) == ([], True)
+
+
 def test_without_a_backup_it_says_so(clean: Path) -> None:
     broken_stores.header_broken(clean)
     with pytest.raises(StoreCorrupt, match="copy the data directory") as refused:
