@@ -64,6 +64,8 @@ from hub.upkeep import Upkeep, open_upkeep, shelf_of
 EXIT_STORE = 74
 """EX_IOERR: the store must not be used any more in this process; let the supervisor restart it."""
 DRAIN_S = 2.0
+GONE_S = 5.0
+"""A hub that was told to stop is gone by then, whatever hangs: nothing that is not durable has left it."""
 CLOSE_IN_S = 0.2
 RECONNECT_AFTER_S = 1.0
 
@@ -167,12 +169,14 @@ class Hub:
         self._settings = settings
         self._local_agents = local_agents
         self._stop = asyncio.Event()
+        self._last_call: asyncio.TimerHandle | None = None
 
     def stop(self) -> None:
-        """Begin the drain; a second call ends the process at once."""
+        """Begin the drain; a second call ends the process at once, and so does a drain that takes too long."""
         if self._stop.is_set():
             os._exit(130)
         self._stop.set()
+        self._last_call = asyncio.get_running_loop().call_later(GONE_S, _give_up)
 
     async def run(self, announce: Callable[[str], None]) -> None:
         """Serve until stopped. ``announce`` is called with the base URL once the hub is ready."""
@@ -193,6 +197,8 @@ class Hub:
             finally:
                 with suppress(HubError):
                     await store.close()
+                if self._last_call is not None:
+                    self._last_call.cancel()
 
     async def _furnish(self, store: SqliteStore, key: bytes, door: Port) -> Rooms:
         settings, reader = self._settings, store.reader
@@ -262,6 +268,12 @@ class Hub:
             http=create_http(doors),
             port=door,
         )
+
+
+def _give_up() -> None:
+    """A disk that hangs keeps a thread which nobody can end: leave it behind, as a power cut would."""
+    log.critical("drain_given_up", after_s=GONE_S)
+    os._exit(EXIT_STORE)
 
 
 def rates_of(dampers: Dampers) -> Rates:

@@ -1,4 +1,4 @@
-"""``agentcom agent``: who is there, and pausing them."""
+"""``agentcom agent``: who is there, pausing and draining them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hub.cli import render
+from hub.cli import draining, render
 from hub.cli.exits import EPILOG
 from hub.cli.render import age, moment, state
 from hub.cli.session import Cursor, Json, Limit, call
@@ -16,7 +16,9 @@ from hub.ids import AGENT_ID
 if TYPE_CHECKING:
     from hub.client.documents import AgentDetail
 
-app = typer.Typer(help="Read and pause agents.", no_args_is_help=True, epilog=EPILOG)
+app = typer.Typer(help="Read, pause and drain agents.", no_args_is_help=True, epilog=EPILOG)
+
+draining.mount(app)
 
 Name = Annotated[str, typer.Argument(metavar="AGENT", help="Its id.", callback=named(AGENT_ID))]
 

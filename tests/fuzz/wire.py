@@ -16,7 +16,12 @@ from hub.wire.plain_json import read_json
 from hub.wire.text import clean
 from tests.fuzz.inputs import near
 
-GOLDEN = [path.read_bytes() for path in sorted((Path(__file__).parents[1] / "compat" / "frames").rglob("*.json"))]
+RELEASES = Path(__file__).parents[1] / "compat" / "releases"
+GOLDEN = [
+    json.dumps(body).encode()
+    for path in sorted(path for side in ("hub", "sidecar") for path in RELEASES.glob(f"*/{side}/*.json"))
+    for body in json.loads(path.read_bytes()).values()
+]
 SPEC = b'{"task":1,"lease_epoch":1,"title":"t","verification":[{"kind":"test_passes"}],"metadata":{"a":[1.5,null]}}'
 
 

@@ -57,6 +57,13 @@ class Envelope:
 
         try:
             await self._app(scope, receive, stamped)
+        except asyncio.CancelledError:
+            # the hub stops and does not wait any longer: its server would call that a defect
+            if not started:
+                words = "the hub is stopping; whether this was done is not known"
+                unknown = problem(503, "stopping", words, request_id=request_id, headers={"Retry-After": "2"})
+                await unknown(scope, receive, stamped)
+            raise
         except ClientDisconnect:
             # cut off or too slow: one who is still there is told
             if not started:

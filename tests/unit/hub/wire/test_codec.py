@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from pathlib import Path
 from typing import Any
 
 import orjson
@@ -27,6 +26,7 @@ from hub.wire.codec import (
     result_digest,
 )
 from hub.wire.spec import Spec
+from tests.support.scripts import script
 
 LONG = os.environ.get("HYPOTHESIS") == "long"
 PROFILE = settings(max_examples=30_000 if LONG else 300, derandomize=not LONG, deadline=None, database=None)
@@ -71,7 +71,8 @@ frame_like = st.dictionaries(st.sampled_from(names), json_values, max_size=8).fl
 )
 
 
-golden = st.sampled_from(sorted((Path(__file__).parents[3] / "compat" / "frames" / "v1").glob("*.json"))).map(Path.read_bytes)
+_kinds, _full = script("compat").kinds(), script("shapes").full
+golden = st.sampled_from([encode(_full(kind)) for side in ("hub", "sidecar") for kind in _kinds[side].values()])
 
 
 def spoilt(data: bytes, at: float, cut: int, put: bytes) -> bytes:
