@@ -128,7 +128,7 @@ class HubLink:
     def send(self, frame: Any) -> None:
         """Let a frame leave the hub."""
         if self.open:
-            self.door.hub.world.watch.leaves(self, frame)
+            self.door.hub.world.watch.told.leaves(self, frame)
             self.connection.to_sidecar(frame)
 
     def close(self, code: int, reason: str) -> None:

@@ -21,9 +21,12 @@ class Faults:
     def __init__(self, world: World) -> None:
         self.world, self.timeline, self.dice = world, world.timeline, world.timeline.dice
         kinds = sorted(KINDS)
-        self.climate = kinds if self.timeline.chance(0.3) else self.dice.sample(kinds, self.dice.randrange(0, len(kinds)))
-        self.pace_s = self.dice.choice((2.0, 5.0, 12.0))
+        self.climate = (
+            kinds if self.timeline.chance(0.3) else self.dice.sample(kinds, self.dice.randrange(len(kinds) // 3, len(kinds)))
+        )
+        self.pace_s = self.dice.choice((3.0, 7.0, 20.0))
         self.raging = True
+        self.pending: dict[int, Callable[[], None]] = {}
         self.timeline.spawn(None, self._rages)
 
     async def _rages(self) -> None:
@@ -38,23 +41,44 @@ class Faults:
         """No more faults; what they broke is whole again."""
         world = self.world
         self.raging = False
+        for act in list(self.pending.values()):
+            act()
+        self.pending.clear()
         world.network.partitions.clear()
         world.network.duplicating, world.network.slow_until = 0.0, 0
-        world.hub.disk_full, world.hub.failing_commits, world.hub.slow_until = False, 0, 0
+        world.hub.disk_full, world.hub.failing_commits, world.hub.slow_until, world.hub.doomed = False, 0, 0, ""
         for machine in world.machines:
-            machine.disk.full, machine.slow_until = False, 0
+            machine.disk.full, machine.slow_until, machine.doomed = False, 0, False
             for sidecar in machine.sidecars:
-                sidecar.declines_until = 0
+                sidecar.declines_until = sidecar.lag_us = 0
                 if not sidecar.running:
                     machine.restart_later(sidecar)
 
+    def _ends(self, us: int, act: Callable[[], None]) -> None:
+        """The end of a fault: then, or when all faults end."""
+        number = self.timeline.steps * 8 + len(self.pending)
+        self.pending[number] = act
+
+        def end() -> None:
+            if self.pending.pop(number, None) is not None:
+                act()
+
+        self.timeline.after(us, end)
+
     # ── choosing ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _machine(self) -> Machine:
-        return self.dice.choice(self.world.machines)
-
     def _sidecar(self) -> Sidecar:
-        return self.dice.choice([sidecar for machine in self.world.machines for sidecar in machine.sidecars])
+        """Mostly one whose agent runs: there is more to break."""
+        every = [sidecar for machine in self.world.machines for sidecar in machine.sidecars]
+        busy = {shim.agent for shims in self.world.watch.agents.running.values() for shim in shims}
+        return self.dice.choice([one for one in every if one.name in busy and self.timeline.chance(0.7)] or every)
+
+    def _machine(self) -> Machine:
+        return self._sidecar().machine
+
+    def _long(self) -> int:
+        """A short while, one that a lease survives, or one that it does not."""
+        return self.timeline.span(*self.dice.choice(((0.5, 20), (30, 80), (80, 160))))
 
     def _until(self, low_s: float, high_s: float) -> int:
         return self.timeline.now + self.timeline.span(low_s, high_s)
@@ -70,8 +94,23 @@ class Faults:
     def partition(self) -> None:
         """A machine is cut off; what is sent arrives afterwards. Long enough, now and then, for its leases to run out."""
         machine = self._machine()
-        low, high = self.dice.choice(((0.5, 20), (30, 80), (80, 160)))
-        self.world.network.partitions[machine.name] = self._until(low, high)
+        partitions = self.world.network.partitions
+        if partitions.get(machine.name, 0) < self.timeline.now:
+            patient = any(shim.running and shim.temper in ("long", "hang") for shim in machine.shims.values())
+            outlasts = patient and self.timeline.chance(0.6)
+            partitions[machine.name] = self.timeline.now + (self.timeline.span(80, 160) if outlasts else self._long())
+
+    def reroute(self) -> None:
+        """A connection gets slow, its sidecar gives it up and connects anew: what the old one holds up arrives beside the new."""
+        sidecar, lag_us = self._sidecar(), self.timeline.span(2, 9)
+        if sidecar.connection is not None and self.timeline.chance(0.5):
+            sidecar.connection.lag_us = lag_us
+        else:  # the hello itself is held up, and with it what was held when it was sent
+            sidecar.lag_us = lag_us
+            sidecar.give_up_connection()
+        self.timeline.after(self.timeline.span(0.2, 4), sidecar.give_up_connection, sidecar.host)
+        if self.timeline.chance(0.4):  # every window between a decision and its commit is wide
+            self.world.hub.slow_until = self._until(5, 15)
 
     def slow_network(self) -> None:
         """Frames take seconds."""
@@ -81,7 +120,7 @@ class Faults:
         """Frames arrive twice."""
         network = self.world.network
         network.duplicating = 0.3
-        self.timeline.after(self.timeline.span(2, 60), lambda: setattr(network, "duplicating", 0.0))
+        self._ends(self.timeline.span(2, 60), lambda: setattr(network, "duplicating", 0.0))
 
     # ── the hub ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -90,12 +129,8 @@ class Faults:
         self.world.hub.crash()
 
     def hub_crash_in_commit(self) -> None:
-        """Just while a group is being written."""
-        hub = self.world.hub
-        if hub.is_up and not hub.settled:
-            hub.crash()
-        else:
-            self.timeline.after(self.timeline.span(0.0001, 0.05), lambda: None if hub.settled else hub.crash())
+        """When the next group is about to be written, or written and not told."""
+        self.world.hub.doomed = self.dice.choice(("before", "after"))
 
     def hub_stall(self) -> None:
         """The event loop stands still."""
@@ -104,7 +139,7 @@ class Faults:
             return
         life = hub.host.life
         hub.stall()
-        self.timeline.after(self.timeline.span(0.3, 120), lambda: hub.go_on() if hub.host.life == life else None)
+        self._ends(self.timeline.span(0.5, 90), lambda: hub.go_on() if hub.host.life == life else None)
 
     def hub_disk_slow(self) -> None:
         """Each commit takes seconds."""
@@ -114,7 +149,7 @@ class Faults:
         """No commit succeeds for a while."""
         hub = self.world.hub
         hub.disk_full = True
-        self.timeline.after(self.timeline.span(0.5, 40), lambda: setattr(hub, "disk_full", False))
+        self._ends(self.timeline.span(0.5, 40), lambda: setattr(hub, "disk_full", False))
 
     def commit_fails(self) -> None:
         """One commit, or two in a row, fail."""
@@ -133,16 +168,18 @@ class Faults:
         sidecar.machine.restart_later(sidecar)
 
     def power_cut(self) -> None:
-        """The machine stops, in the middle of a write."""
+        """The machine stops, often in the middle of a write."""
         machine = self._machine()
-        if machine.on:
+        if machine.on and self.timeline.chance(0.5):
             machine.power_cut()
+        else:
+            machine.doomed = True
 
     def suspend(self) -> None:
         """The machine sleeps, perhaps past every deadline."""
         machine = self._machine()
         if machine.on:
-            machine.sleep(self.timeline.span(1, 150))
+            self._ends(self._long(), machine.sleep())
 
     def freeze_sidecar(self) -> None:
         """The sidecar stands still; the shims' deadlines hold."""
@@ -151,9 +188,7 @@ class Faults:
             return
         life = sidecar.host.life
         self.timeline.pause(sidecar.host)
-        self.timeline.after(
-            self.timeline.span(1, 120), lambda: self.timeline.go_on(sidecar.host) if sidecar.host.life == life else None
-        )
+        self.timeline.after(self._long(), lambda: self.timeline.go_on(sidecar.host) if sidecar.host.life == life else None)
 
     def shim_killed(self) -> None:
         """A shim and its agent are killed."""
@@ -165,7 +200,7 @@ class Faults:
         """No record can be written."""
         machine = self._machine()
         machine.disk.full = True
-        self.timeline.after(self.timeline.span(1, 40), lambda disk=machine.disk: setattr(disk, "full", False))
+        self._ends(self.timeline.span(1, 40), lambda disk=machine.disk: setattr(disk, "full", False))
 
     def sidecar_disk_slow(self) -> None:
         """Each record takes seconds."""
@@ -193,31 +228,32 @@ class Faults:
             name: (name == "default" and self.timeline.chance(0.7), dispatch) for name, (_, dispatch) in PROJECTS.items()
         }
         self.world.hub.registry(projects, {name: name == "app" and self.timeline.chance(0.5) for name in REPOS})
-        self.timeline.after(self.timeline.span(2, 60), lambda: self.world.hub.registry(PROJECTS, REPOS))
+        self._ends(self.timeline.span(2, 60), lambda: self.world.hub.registry(PROJECTS, REPOS))
 
 
 KINDS: Mapping[str, tuple[int, Callable[[Faults], None]]] = {
     "cut": (6, Faults.cut),
-    "partition": (6, Faults.partition),
-    "slow_network": (3, Faults.slow_network),
+    "reroute": (6, Faults.reroute),
+    "partition": (9, Faults.partition),
+    "slow_network": (2, Faults.slow_network),
     "duplicate": (3, Faults.duplicate),
-    "hub_crash": (3, Faults.hub_crash),
-    "hub_crash_in_commit": (3, Faults.hub_crash_in_commit),
-    "hub_stall": (3, Faults.hub_stall),
-    "hub_disk_slow": (2, Faults.hub_disk_slow),
+    "hub_crash": (2, Faults.hub_crash),
+    "hub_crash_in_commit": (2, Faults.hub_crash_in_commit),
+    "hub_stall": (1, Faults.hub_stall),
+    "hub_disk_slow": (1, Faults.hub_disk_slow),
     "hub_disk_full": (1, Faults.hub_disk_full),
-    "commit_fails": (2, Faults.commit_fails),
+    "commit_fails": (1, Faults.commit_fails),
     "clock_jump": (2, Faults.clock_jump),
     "sidecar_crash": (5, Faults.sidecar_crash),
     "power_cut": (3, Faults.power_cut),
-    "suspend": (4, Faults.suspend),
-    "freeze_sidecar": (4, Faults.freeze_sidecar),
+    "suspend": (5, Faults.suspend),
+    "freeze_sidecar": (6, Faults.freeze_sidecar),
     "shim_killed": (3, Faults.shim_killed),
     "sidecar_disk_full": (1, Faults.sidecar_disk_full),
-    "sidecar_disk_slow": (2, Faults.sidecar_disk_slow),
+    "sidecar_disk_slow": (1, Faults.sidecar_disk_slow),
     "reinstall": (1, Faults.reinstall),
-    "bad_mood": (2, Faults.bad_mood),
-    "drain": (2, Faults.drain),
+    "bad_mood": (1, Faults.bad_mood),
+    "drain": (1, Faults.drain),
     "registry": (1, Faults.registry),
 }
 """Every kind of fault: how often, and what it does."""

@@ -1,33 +1,20 @@
-"""The hub of the simulation: the real scheduler, conductor, row mapping and recovery, on a disk that can fail at any commit.
-
-:class:`Conduct` is the real :class:`~hub.services.conductor.Conductor` with its three waits replaced by virtual ones: for the disk, for
-its next deadline, for space on a full disk. What it decides, groups, commits, publishes and refuses is untouched.
-"""
+"""The hub of the simulation: one machine's process and disk. What is committed survives; a crash may fall anywhere around a commit."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
-from unittest.mock import patch
 
-from hub.core import commands, ending, retry
-from hub.core.commands import Command, Stamp
+from hub.core import commands
+from hub.core.commands import Command
 from hub.core.decision import Decision
-from hub.core.errors import HubError, Refused, StoreFull
+from hub.core.errors import HubError
 from hub.core.lease import Terms
 from hub.core.scheduler import Scheduler
 from hub.ids import SECOND
-from hub.services import conductor as real
-from hub.services.clock import SteadyClock
-from hub.services.conductor import FULL_RETRY_S, Conductor
 from hub.store.base import CommitFailed, StoreBroken
-from hub.store.writer import Committed, Group
-from sidecar import journal
-from tests.property import model
+from tests.simulation.conduct import Conduct, Glance, HubClock, Promise, Watched
 from tests.simulation.door import Door
 from tests.simulation.timeline import Host, Pause, Signal
-from tests.support.clock import WALL
 from tests.support.cluster import PROJECTS, REPOS
 from tests.support.stores import MemoryStore, finished
 
@@ -42,124 +29,6 @@ TERMS = Terms(
     tombstone_us=40 * SECOND,
     avoid_us=20 * SECOND,
 )
-MAX_CLAIMS = 6
-"""Accepted claims per generation in here: 50, as in the product, would take too many steps to wear out."""
-TICK_US = 5_000
-
-
-class HubClock(SteadyClock):
-    """The real steady clock over virtual time. Its pulse looks at it all the time, unless the process stood still (``stall``)."""
-
-    def __init__(self, world: World) -> None:
-        self.world = world
-        self.stall = False
-        super().__init__(lambda: world.timeline.now)
-
-    def mono(self) -> int:
-        if not self.stall:
-            self._last = self._raw()
-        return super().mono()
-
-    def wall(self) -> int:
-        return WALL + self.world.timeline.now + self.world.wall_shift_us
-
-    def stamp(self) -> Stamp:
-        return Stamp(self.mono(), self.wall(), self.world.timeline.dice.random())
-
-    def stood_still(self) -> None:
-        """The first look after a stall."""
-        self.stall = True
-        self.mono()
-        self.stall = False
-
-
-class Glance:
-    """The same moment for those who only look: they throw no dice."""
-
-    def __init__(self, clock: HubClock) -> None:
-        self.steady = clock
-
-    def stamp(self) -> Stamp:
-        return Stamp(self.steady.mono(), self.steady.wall(), 0.5)
-
-
-class Watched:
-    """What the conductor writes through: the real store, which a fault may make full or faulty."""
-
-    def __init__(self, hub: Hub) -> None:
-        self.hub = hub
-
-    async def commit(self, group: Group, now: int) -> Committed:
-        hub, timeline = self.hub, self.hub.world.timeline
-        if hub.disk_full:
-            timeline.note("hub.disk_full")
-            raise StoreFull("no space left on device")
-        if hub.failing_commits:
-            hub.failing_commits -= 1
-            timeline.note("hub.commit_failed")
-            raise CommitFailed("the disk said no")
-        done = await hub.store.commit(group, now)  # type: ignore[arg-type]
-        hub.world.watch.committed(group, done)
-        return done
-
-
-class Conduct(Conductor):
-    """The real conductor, driven by hand."""
-
-    hub: Hub
-    asked: Command | None = None
-
-    def post(self, command: Command, future: Any = None) -> None:
-        watch, self.asked = self.hub.world.watch, command
-        watch.before(command)
-        try:
-            super().post(command, future)
-        except Refused as refusal:
-            watch.refused(command, refusal)
-            raise
-        finally:
-            self.asked = None
-
-    def _settle(self, waiting: Any, refusal: Refused | None = None) -> None:
-        if self.asked is not None:
-            if refusal is not None:
-                self.hub.world.watch.refused(self.asked, refusal)
-            else:
-                self.hub.world.watch.decided(self.asked, waiting.decision)
-        super()._settle(waiting, refusal)
-
-    def _arm(self, stamp: Stamp) -> None:
-        due = self.scheduler_.next_deadline(stamp) if self.scheduler_ is not None else None
-        if due is None or (self._timer is not None and self._timer[0] <= due):
-            return
-        self._timer = mine = (due, None)  # type: ignore[assignment]
-        timeline, host = self.hub.world.timeline, self.hub.host
-
-        def fire() -> None:
-            if self._timer is mine:  # one more turn first, so that input which is already here is heard
-                timeline.after(0, self._tick, host)
-
-        timeline.after(max(TICK_US, due - stamp.mono), fire, host)
-
-    async def _commit(self, group: Group) -> Committed:
-        hub, timeline = self.hub, self.hub.world.timeline
-        self.clock.wait_begins()
-        try:
-            await Pause(hub.disk_us())
-            done = await self.store.commit(group, self.clock.wall())  # type: ignore[attr-defined]
-            await Pause(timeline.span(0.0001, 0.002))  # durable, and nobody knows yet
-        finally:
-            self.clock.wait_ends()
-        return done
-
-    async def _reopen(self) -> None:
-        while True:
-            try:
-                await self.open()
-            except StoreFull:
-                await Pause(int(FULL_RETRY_S * SECOND))
-            else:
-                return
 
 
 class Hub:
@@ -175,6 +44,7 @@ class Hub:
         self.disk_full = False
         self.failing_commits = 0
         self.slow_until = 0
+        self.doomed = ""
         self.conductor: Conduct | None = None
         self.door: Door | None = None
         self.boot()
@@ -232,7 +102,15 @@ class Hub:
         self.conductor = None
         self.world.network.host_died(self.host)
         self.world.watch.hub_crashed()
-        timeline.after(timeline.span(0.2, 40.0), self.boot)
+        timeline.after(timeline.span(0.2, 20.0), self.boot)
+
+    async def dies_here(self, moment: str) -> None:
+        """A crash that was waiting for this moment of a commit."""
+        if self.doomed == moment:
+            self.doomed = ""
+            self.world.timeline.note(f"hub.dies_{moment}_commit")
+            self.world.timeline.after(0, self.crash)
+            await Signal()  # for ever
 
     def stall(self) -> None:
         """The event loop stands still."""
@@ -267,7 +145,7 @@ class Hub:
             return
         known = finished(self.store.facts.add(command, wanted))
         timeline = self.world.timeline
-        late = timeline.span(0.0005, 3.0) if timeline.chance(0.2) else timeline.span(0.0005, 0.01)
+        late = timeline.span(0.0005, 3.0) if timeline.chance(0.4) else timeline.span(0.0005, 0.01)
 
         def apply() -> None:
             try:
@@ -306,49 +184,3 @@ class Hub:
         if self.is_up:
             self.store.registry(projects, repos)
             self.ask(commands.Registry(projects=projects, repos=repos), lambda _answer: None)
-
-
-class Promise:
-    """The part of a future that the conductor uses."""
-
-    def __init__(self, answered: Any) -> None:
-        self._answered = answered
-        self._done = False
-
-    def done(self) -> bool:
-        return self._done
-
-    def set_result(self, value: Any) -> None:
-        self._done = True
-        self._answered(value)
-
-    def set_exception(self, fault: BaseException) -> None:
-        self._done = True
-        self._answered(fault)
-
-
-class _Time:
-    def __init__(self, world: World) -> None:
-        self._world = world
-
-    def monotonic(self) -> float:
-        return self._world.timeline.now / SECOND
-
-
-class _Silence:
-    def __getattr__(self, _name: str) -> Any:
-        return lambda *_args, **_fields: None
-
-
-@contextmanager
-def virtual(world: World) -> Iterator[None]:
-    """What the product's modules find in here: virtual time, no log, and budgets that can be worn out."""
-    with ExitStack() as stack:
-        for module, name, value in (
-            (real, "time", _Time(world)),
-            (real, "log", _Silence()),
-            (journal, "log", _Silence()),
-            *((module, "MAX_CLAIMS", MAX_CLAIMS) for module in (ending, retry, model)),
-        ):
-            stack.enter_context(patch.object(module, name, value))
-        yield

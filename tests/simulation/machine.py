@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from sidecar.core.records import Key
@@ -14,8 +15,8 @@ if TYPE_CHECKING:
     from tests.simulation.work import Work
     from tests.simulation.world import World
 
-RATES = (750, 800, 950, 1000, 1000, 1000, 1050, 1200, 1250)
-"""Microseconds of a boot clock per 1000 of the hub's: up to the quarter by which they may differ."""
+RATES = ((950, 1000, 1050), (750, 800, 1000, 1250), (750, 1250), (750,), (750,))
+"""Microseconds of a boot clock per 1000 of the hub's, in each kind of world: up to the quarter by which they may differ."""
 
 POWER_ON_S = HELLO_S + 2
 """Boots are not compared, so the simulation stays with what a real machine needs: longer than a hub waits for a hello."""
@@ -26,12 +27,13 @@ class Machine:
 
     def __init__(self, world: World, name: str, agents: tuple[str, ...], capabilities: tuple[str, ...]) -> None:
         self.world, self.name, self.capabilities = world, name, capabilities
-        self.rate = world.timeline.dice.choice(RATES)
+        self.rate = world.timeline.dice.choice(world.rates)
         self.booted_at = -world.timeline.span(10, 1000)
         self.boot_name = f"{name}, boot 0"
         self.installs = 0
         self.install_id = f"{name}-0"
         self.on = True
+        self.doomed = False
         self.disk = FakeDisk()
         self.slow_until = 0
         self.shims: dict[str, Shim] = {}
@@ -102,20 +104,16 @@ class Machine:
     def power_cut(self) -> None:
         """Everything stops; of what was not synced some bytes may be left. Later it boots, and its clock begins again."""
         timeline = self.world.timeline
+        if not self.on:
+            return
         timeline.note("machine.power_cut", self.name)
         for sidecar in self.sidecars:
-            self._cut_in_the_middle_of_a_write(sidecar)
             sidecar.crash()
         for shim in self.shims.values():
             shim.vanish()
         self.disk.crash(keep=timeline.dice.randrange(0, 200))
         self.on = False
         timeline.after(timeline.span(POWER_ON_S, 90.0), self._power_on)
-
-    def _cut_in_the_middle_of_a_write(self, sidecar: Sidecar) -> None:
-        """A record that is just being written may be torn, or whole, when the power fails."""
-        if sidecar.running and sidecar.queue and self.world.timeline.chance(0.5):
-            sidecar.tear_the_next_write()
 
     def _power_on(self) -> None:
         self.booted_at = self.world.timeline.now
@@ -139,8 +137,8 @@ class Machine:
         for sidecar in self.sidecars:
             self.restart_later(sidecar)
 
-    def sleep(self, us: int) -> None:
-        """The machine is suspended: nothing on it runs; its boot clock does."""
+    def sleep(self) -> Callable[[], None]:
+        """The machine is suspended: nothing on it runs; its boot clock does. Call what is returned to wake it up."""
         timeline = self.world.timeline
         hosts = [sidecar.host for sidecar in self.sidecars] + [shim.host for shim in self.shims.values()]
         lives = [(host, host.life) for host in hosts]
@@ -155,4 +153,4 @@ class Machine:
                 if not shim.asleep:
                     shim.keep_deadline()  # before the agent does anything
 
-        timeline.after(us, wake)
+        return wake

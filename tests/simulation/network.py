@@ -36,6 +36,7 @@ class Connection:
         self.link: HubLink = door.new_link(self)
         self.sidecar_open = True
         self.broken = False
+        self.lag_us, sidecar.lag_us = sidecar.lag_us, 0
         self.hub_host = door.hub.host
         self.last_up = self.last_down = 0
 
@@ -75,7 +76,7 @@ class Connection:
 
     def _arrival(self, last: int) -> int:
         timeline, network = self.network.world.timeline, self.network
-        at = timeline.now + network.latency_us()
+        at = timeline.now + network.latency_us() + self.lag_us
         partitioned = network.partitions.get(self.sidecar.machine.name, 0)
         if at < partitioned:
             at = partitioned + network.latency_us()

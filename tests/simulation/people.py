@@ -19,11 +19,9 @@ from tests.support.cluster import PROJECTS, REPOS, new
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
-LIVE_TASKS = 14
-"""Submitters wait while so many tasks are live: more would only make each step slower."""
 UNHEARD = "unheard"
 """What a request came to when nobody knows: it or its answer was lost."""
-FIXED = ("rate_limited", "ask")
+FIXED = ("rate_limited", "ask", "vanish")
 """Tempers of tasks that go on being a nuisance until a budget ends them."""
 
 
@@ -45,7 +43,7 @@ class People:
         timeline, network = self.timeline, self.world.network
 
         def answered(answer: Any) -> None:
-            self.world.watch.answers(answer)
+            self.world.watch.told.answers(answer)
             if timeline.chance(0.03):
                 timeline.note("people.answer_lost")
                 return
@@ -65,7 +63,7 @@ class People:
         while True:
             await Pause(self.timeline.span(0.5, 25))
             hub = self.world.hub
-            if not self.submitting or (hub.is_up and hub.cluster.live >= LIVE_TASKS):
+            if not self.submitting or (hub.is_up and hub.cluster.live >= self.world.live_tasks):
                 continue
             if earlier and self.timeline.chance(0.15):
                 self.timeline.note("people.repeat")
@@ -82,7 +80,7 @@ class People:
         for _ in range(12 if keyed else 1):
             answer = await self.call(command)
             if isinstance(answer, Submitted):
-                self.world.watch.acknowledged_submit(command, answer)
+                self.world.watch.told.is_heard(command, answer)
                 self.numbers += [task.n for task in answer.tasks if task.created]
                 return
             if isinstance(answer, Refused) and answer.status != 503:
@@ -106,7 +104,7 @@ class People:
                 if self.timeline.chance(probability):
                     fields[name] = value
             refs = [f"r{j}" for j in range(i)] + [TaskId(n) for n in self.numbers[-6:]]
-            if refs and self.timeline.chance(0.3):
+            if refs and self.timeline.chance(0.45):
                 wanted = dice.choice(refs)
                 fields["depends_on"] = (c.Dependency(needs=wanted, policy=dice.choice(("skip", "skip", "run", "fail"))),)
             tasks.append(new(f"task {self.keys}.{i}", spec=self._spec(), **fields))
@@ -133,13 +131,13 @@ class People:
     def _spec(self) -> str:
         temper = f', "metadata": {{"temper": "{self.dice.choice(FIXED)}"}}' if self.timeline.chance(0.08) else ""
         checks = ', "verification": [{"kind": "git_clean"}]' if self.timeline.chance(0.3) else ""
-        return f'{{"budget": {{"wall_s": {self.dice.choice((60, 150))}}}, "max_fix_rounds": 1{temper}{checks}}}'
+        return f'{{"budget": {{"wall_s": {self.dice.choice((60, 300))}}}, "max_fix_rounds": 1{temper}{checks}}}'
 
     # ── steering ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def _operates(self) -> None:
         while True:
-            await Pause(self.timeline.span(1.0, 40))
+            await Pause(self.timeline.span(1.0, 20))
             if not self.numbers or not self.submitting:
                 continue
             n = self._somebodys()
@@ -164,7 +162,7 @@ class People:
 
     def _somebodys(self) -> TaskId:
         """A task to do something to: mostly a recent one, often one that an agent has."""
-        leased = self._look("SELECT n FROM task WHERE holder_agent IS NOT NULL ORDER BY n") if self.timeline.chance(0.3) else []
+        leased = self._look("SELECT n FROM task WHERE holder_agent IS NOT NULL ORDER BY n") if self.timeline.chance(0.4) else []
         return TaskId(self.dice.choice([row["n"] for row in leased] or self.numbers[-12:]))
 
     async def set_everything_going(self) -> None:

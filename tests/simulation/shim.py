@@ -18,17 +18,20 @@ if TYPE_CHECKING:
 
 TEMPERS = {
     "change": 40,
-    "long": 14,
+    "long": 20,
     "nothing": 5,
     "dirty": 5,
     "fail": 8,
     "permanent": 2,
     "ask": 12,
     "impatient": 4,
-    "hang": 4,
+    "hang": 8,
     "rate_limited": 4,
+    "vanish": 3,
 }
 """What an agent may turn out to do, by weight."""
+
+FAILING = ("fail", "permanent", "rate_limited")
 
 
 @dataclass
@@ -67,7 +70,7 @@ class Shim:
             self.ended = ("deadline", RunEnd(ok=False, code="unrun"))
             return
         self.running = self.locked = True
-        machine.world.watch.starts(self)
+        machine.world.watch.agents.starts(self)
         self.timeline.note("shim.starts", f"{agent} {run_id} {temper}")
         self.timeline.spawn(self.host, self._agent)
         self._arm()
@@ -82,7 +85,10 @@ class Shim:
     async def _agent(self) -> None:
         """What the agent does."""
         dice, span = self.timeline.dice, self.timeline.span
-        await Pause(span(40, 200) if self.temper == "long" else span(0.5, 40))
+        await Pause(span(0.5, 40))
+        for _ in range(dice.randrange(3, 40) if self.temper == "long" else 0):
+            if self.machine.world.faults.raging:  # in the calm nobody dawdles
+                await Pause(10_000_000)
         if self.temper in ("ask", "impatient"):
             qid = f"q{self.run_id}"
             self.questions.append(qid)
@@ -92,7 +98,10 @@ class Shim:
             await Pause(span(0.5, 20))
         elif self.temper == "hang":
             await Signal()
-        ok = self.temper not in ("fail", "permanent", "rate_limited")
+        elif self.temper == "vanish":
+            self.vanish()
+            return
+        ok = self.temper not in FAILING and not (self.temper == "impatient" and dice.random() < 0.4)
         self.tree.advanced |= ok and (self.temper != "nothing" or dice.random() < 0.2)
         self.tree.dirty_count = int(self.temper == "dirty" and dice.random() < 0.7)
         self._end(None, RunEnd(ok=ok, code="" if ok else self.temper, retryable=self.temper != "permanent"))
@@ -146,7 +155,7 @@ class Shim:
         self.timeline.note("shim.ends", f"{self.agent} {self.run_id} {stopped or end.code or 'ok'}")
         self.running = self.locked = False
         self.ended = (stopped, end)
-        self.machine.world.watch.ends(self)
+        self.machine.world.watch.agents.ends(self)
         self.host.die()
         self.changed.fire()
 
@@ -163,6 +172,6 @@ class Shim:
         if self.running:
             self.timeline.note("shim.lost", self.run_id)
             self.running = self.locked = False
-            self.machine.world.watch.ends(self)
+            self.machine.world.watch.agents.ends(self)
             self.host.die()
             self.changed.fire()

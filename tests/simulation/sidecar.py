@@ -38,6 +38,8 @@ class Sidecar:
         self.boots = 0
         self.running = False
         self.declines_until = 0
+        self.lag_us = 0
+        """How long the next connection holds up what is sent through it."""
 
     # ── life ─────────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -52,7 +54,7 @@ class Sidecar:
         self.connections = 0
         self.queued, self.ended = Signal(), Signal()
         self.due: int | None = None
-        self.code = 0
+        self.code, self.eager = 0, False
         self.timeline.note("sidecar.up", self.name)
         hello = frames.Hello(
             versions=("agentcom.v1",), agent_id=self.name, install_id=self.machine.install_id, boot_id=f"b{self.boots}",
@@ -87,12 +89,18 @@ class Sidecar:
         self.timeline.after(0, self.crash)
         self.machine.restart_later(self)
 
-    def tear_the_next_write(self) -> None:
-        """The power fails while a record is being written: some of its bytes may be on the disk."""
-        record = next((effect.record for effect, _ in self.queue if isinstance(effect, fx.Write)), None)
-        if record is not None and not self.machine.disk.full:
+    def _tear(self, record: records.JournalRecord) -> None:
+        """The power fails while a record is being written: some of its bytes may be on the disk, or all of them."""
+        self.machine.doomed = False
+        if not self.machine.disk.full:
             self.timeline.note("sidecar.torn_write", self.name)
             self.journal._write(self.journal._file, record)
+
+    def give_up_connection(self) -> None:
+        """The way to the hub changed under it."""
+        if self.running and self.connection is not None:
+            self.code, self.eager = 0, True
+            self._drop("rerouted")
 
     # ── what happens ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -132,7 +140,6 @@ class Sidecar:
                 retry_ms = self.timeline.dice.choice((0, 0, 5_000))
                 self.connection.to_hub(frames.Decline(e=frame.e, re=frame.id, **ids, code=code, retry_after_ms=retry_ms))
                 return
-        self.world.watch.arrives(self, frame)
         self.happen(fx.Received(frame))
 
     def disconnected(self, connection: Connection, code: int, reason: str) -> None:
@@ -162,8 +169,9 @@ class Sidecar:
     def _patience(self, failures: int) -> int:
         if self.code == Close.SUPERSEDED:
             return self.timeline.span(10, 30)
-        if self.timeline.chance(0.25):
-            return self.timeline.span(0.001, 0.05)  # an eager one: the first reconnect is anywhere in its window
+        if self.eager or self.timeline.chance(0.25):  # the first reconnect is anywhere in its window
+            self.eager = False
+            return self.timeline.span(0.001, 0.1)
         return self.timeline.span(0.05, min(8.0, 1.0 * 2**failures))
 
     # ── what is to be done ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -183,6 +191,10 @@ class Sidecar:
             effect, connection = self.queue[0]
             if isinstance(effect, fx.Write):
                 await Pause(self.machine.disk_us())
+                if self.machine.doomed:
+                    self._tear(effect.record)
+                    self.timeline.after(0, self.machine.power_cut)
+                    return
                 if not self._append(effect.record):
                     return
             self.queue.popleft()
@@ -192,7 +204,7 @@ class Sidecar:
                 self._perform(effect)
 
     def _append(self, record: records.JournalRecord) -> bool:
-        self.world.watch.writes(self, record)
+        self.world.watch.agents.writes(self, record)
         try:
             self.journal.append(record)
         except JournalError as fault:
@@ -204,7 +216,7 @@ class Sidecar:
         match effect:
             case fx.Send(frame=frame) | fx.SendNow(frame=frame):
                 if self.connection is not None:
-                    self.world.watch.says(self, effect)
+                    self.world.watch.agents.says(self, effect)
                     self.connection.to_hub(frame)
             case fx.Drop(reason=reason):
                 self._drop(reason)
@@ -221,10 +233,10 @@ class Sidecar:
             return
         match effect:
             case fx.Wake(soft_us=soft_us, hard_us=hard_us):
-                self.world.watch.wakes(self, effect)
+                self.world.watch.agents.wakes(self, effect)
                 work.wake(soft_us, hard_us)
             case fx.Extend(soft_us=soft_us, hard_us=hard_us):
-                self.world.watch.extends(self, effect)
+                self.world.watch.agents.extends(self, effect)
                 work.extend(soft_us, hard_us)
             case fx.Stop(reason=reason):
                 self.timeline.note("work.stop", f"{self.name} t-{effect.key.task}/{effect.key.lease_epoch} {reason}")

@@ -123,6 +123,7 @@ class Timeline:
         self._digest = hashlib.blake2b(digest_size=8)
         self._heap: list[tuple[int, int, Host | None, int, Callable[[], None]]] = []
         self._seq = 0
+        self._processes: list[Process] = []
 
     # ── what will happen ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -138,8 +139,14 @@ class Timeline:
     def spawn(self, host: Host | None, make: Callable[[], Any]) -> Process:
         """Start the process of a coroutine function; its first part is a step of its own."""
         process = Process(self, host, make)
+        self._processes.append(process)
         self.after(0, lambda: process.resume(0), host)
         return process
+
+    def end(self) -> None:
+        """Close whatever was left in the middle, from the outside in."""
+        for process in self._processes:
+            process.cancel()
 
     def pause(self, host: Host) -> None:
         """It stands still; what happens to it meanwhile happens afterwards, in order."""

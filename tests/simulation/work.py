@@ -5,12 +5,11 @@ Workspaces, checks and pushes are only time here. Every step is reported to the 
 
 from __future__ import annotations
 
-from random import Random
 from typing import TYPE_CHECKING
 
 from hub.ids import Access, Outcome, Phase
 from hub.wire.frames import Result
-from hub.wire.spec import Commit, RunError, Spec, VerificationReport
+from hub.wire.spec import Commit, RunError, VerificationReport
 from sidecar.core import effects as fx
 from sidecar.core import rounds
 from sidecar.core.effects import StopReason
@@ -18,7 +17,7 @@ from sidecar.core.holding import Holding
 from sidecar.core.records import Cause, Exited
 from sidecar.core.results import Delivered, compose
 from sidecar.runtimes.base import RunEnd
-from tests.simulation.shim import TEMPERS, Shim
+from tests.simulation.shim import Shim
 from tests.simulation.timeline import Pause, Signal
 
 if TYPE_CHECKING:
@@ -146,9 +145,13 @@ class Work:
             await self.changed
         soft_us, hard_us = self.woken
         await Pause(self.timeline.span(0.02, 1.0))  # a process is started
-        self.machine.start(
-            self.sidecar, held.key, run_id, soft_us, hard_us, temper_of(self.spec, self.timeline.dice), self._wall_us()
-        )
+        self.machine.start(self.sidecar, held.key, run_id, soft_us, hard_us, self._temper(), self._wall_us())
+
+    def _temper(self) -> str:
+        """What the agent will do with this task: what the task is made for, or anything."""
+        wanted = (self.spec.metadata or {}).get("temper")
+        tempers = self.sidecar.world.tempers
+        return wanted if wanted is not None else self.timeline.dice.choices([*tempers], [*tempers.values()])[0]
 
     def _wall_us(self) -> int:
         return self.spec.budget.wall_s * 1_000_000
@@ -183,9 +186,3 @@ class Work:
             if self.stop_asked:
                 raise Stopped
             await Pause(min(500_000, until - self.timeline.now))
-
-
-def temper_of(spec: Spec, dice: Random) -> str:
-    """What the agent will do with this task: what the task is made for, or anything."""
-    wanted = (spec.metadata or {}).get("temper")
-    return wanted if wanted is not None else dice.choices([*TEMPERS], [*TEMPERS.values()])[0]

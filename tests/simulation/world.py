@@ -15,13 +15,16 @@ from dataclasses import dataclass, field
 from hub.core.explain import explain
 from hub.core.matching import class_of
 from hub.ids import AgentState, TaskState
+from tests.simulation.conduct import MAX_CLAIMS, virtual
 from tests.simulation.faults import Faults
-from tests.simulation.hub import MAX_CLAIMS, Hub, virtual
-from tests.simulation.invariants import Violation, Watch, must
-from tests.simulation.machine import Machine
+from tests.simulation.hub import Hub
+from tests.simulation.invariants import Watch
+from tests.simulation.machine import RATES, Machine
 from tests.simulation.network import Network
 from tests.simulation.people import People
+from tests.simulation.shim import TEMPERS
 from tests.simulation.timeline import Timeline
+from tests.simulation.violation import Violation, must
 
 STEPS = 3000
 CALM_STEPS = 12_000
@@ -31,10 +34,14 @@ CALM_STEPS = 12_000
 class World:
     """Everything there is."""
 
-    def __init__(self, seed: int) -> None:
-        self.timeline = Timeline(seed)
+    def __init__(self, timeline: Timeline) -> None:
+        self.timeline = timeline
         self.wall_shift_us = self.furthest_shift_us = 0
         self.max_claims = MAX_CLAIMS
+        self.live_tasks = timeline.dice.choice((3, 6, 14))
+        """Submitters wait while so many tasks are live: with few, agents are idle and take over at once."""
+        self.rates = timeline.dice.choice(RATES)
+        self.tempers = {**TEMPERS, "long": TEMPERS["long"] * timeline.dice.choice((1, 1, 8))}
         self.watch = Watch(self)
         self.network = Network(self)
         self.hub = Hub(self)
@@ -52,6 +59,15 @@ class World:
         self.timeline.step()
         self.watch.after_step()
 
+    def is_hampered(self, agent: str) -> bool:
+        """Whether what is said to this agent, or by it, may take its time."""
+        sidecar = next(sidecar for machine in self.machines for sidecar in machine.sidecars if sidecar.name == agent)
+        machine, now = sidecar.machine, self.timeline.now
+        connection = sidecar.connection if sidecar.running else None
+        lags = connection is None or connection.broken or connection.lag_us > 0
+        slow = max(machine.slow_until, self.network.slow_until, self.network.partitions.get(machine.name, 0)) > now
+        return sidecar.host.paused or lags or slow or len(sidecar.queue) > 2 or self.hub.slow_until > now
+
     def jump_wall_clock(self, us: int) -> None:
         """I17: leases neither expire nor grow by it."""
         hub = self.hub
@@ -59,6 +75,7 @@ class World:
         if not hub.is_up or hub.host.paused:
             self.wall_shift_us += us
             return
+        before = hub.steady.mono()
         leases = {task.n: task.lease_until for task in hub.cluster.tasks.values() if task.leased}
         self.wall_shift_us += us
         assert hub.conductor is not None
@@ -66,7 +83,7 @@ class World:
         for n, until in leases.items():
             task = hub.cluster.tasks[n]
             must(
-                task.cause != "lease_expired" or hub.steady.mono() >= until,
+                task.cause != "lease_expired" or before >= until,
                 "I17",
                 f"a jump of the clock ended the lease of t-{n}",
             )
@@ -110,8 +127,8 @@ class World:
             if not task.terminal and not self._waits_legally(task.n):
                 said = explain(hub.cluster, task, hub.clock.stamp())
                 return "L2" if task.leased else "L1", f"t-{task.n} is {task.state}: {said}"
-        if self.watch.running:
-            return "I15", f"agents run on: {list(self.watch.running)}"
+        if self.watch.agents.running:
+            return "I15", f"agents run on: {list(self.watch.agents.running)}"
         return None
 
     def _waits_legally(self, n: int) -> bool:
@@ -150,23 +167,21 @@ def run(
 ) -> Run:
     """Play one seed; ``planted`` puts a fault into the product for as long as it takes."""
     done = Run(seed)
-    with planted():
-        timeline: Timeline | None = None
-        try:
-            world = World.__new__(World)
-            with virtual(world):
-                world.__init__(seed)  # type: ignore[misc]
-                timeline = world.timeline
-                timeline.echo = echo
-                while timeline.steps < steps:
-                    world.step()
-                world.calm_down()
-        except Violation as fault:
-            done.invariant, done.what = fault.invariant, fault.what
-        except Exception as fault:  # a defect of the product shows itself in any way
-            done.invariant, done.what = "crash", f"{type(fault).__name__}: {fault}"
-            done.caused_by = "".join(traceback.format_exception(fault))
-    if timeline is not None:
-        done.steps, done.digest, done.seen = timeline.steps, timeline.digest, timeline.seen
-        done.trace = list(timeline.trace)
+    timeline = Timeline(seed)
+    timeline.echo = echo
+    try:
+        with virtual(timeline), planted():
+            world = World(timeline)
+            while timeline.steps < steps:
+                world.step()
+            world.calm_down()
+    except Violation as fault:
+        done.invariant, done.what = fault.invariant, fault.what
+    except Exception as fault:  # a defect of the product shows itself in any way
+        done.invariant, done.what = "crash", f"{type(fault).__name__}: {fault}"
+        done.caused_by = "".join(traceback.format_exception(fault))
+    finally:
+        timeline.end()
+    done.steps, done.digest, done.seen = timeline.steps, timeline.digest, timeline.seen
+    done.trace = list(timeline.trace)
     return done
