@@ -122,6 +122,21 @@ def test_programs_that_die_at_once_on_three_different_tasks_are_broken_and_the_t
     assert [row["tries"] for row in hub.store.rows("SELECT tries FROM task")] == [0, 0, 0]
 
 
+def test_what_is_given_back_is_of_the_generation_that_paid() -> None:
+    hub = fleet("w1")
+    [again_by_hand] = hub.submit(title="first", max_tries=1)
+    ends(hub, again_by_hand, **ABRUPT)
+    [second] = hub.submit(title="second")
+    hub.hello("w2")
+    hub.do(c.Requeue(n=again_by_hand))
+    assert (hub.task(again_by_hand).holder, hub.task(again_by_hand).tries) == ("w2", 1)
+    ends(hub, second, **ABRUPT)
+    [third] = hub.submit(title="third")
+    ends(hub, third, **ABRUPT)
+    assert quarantined(hub, "w1")
+    assert hub.task(again_by_hand).tries == 1, "its new generation has lost nothing to w1"
+
+
 def test_a_program_that_ran_for_a_while_or_used_tokens_is_not_broken() -> None:
     hub = fleet("w1")
     for i, fields in enumerate([{"after_s": 6}, {"usage": "{}"}] * 3):
