@@ -72,7 +72,7 @@ def main(rounds: int, tasks: int) -> int:
         sidecar = recorded("sidecar", lambda there: asyncio.run(record_sidecar(there, tasks=tasks)))
         parts = [
             Part("hub, durability full", full, Names.STRICT, judge_hub),
-            Part("hub, durability full", full, Names.ORDERED, judge_hub, chances=0),
+            Part("hub, durability full", full, Names.ORDERED, judge_hub, chances=0, every=5),
             Part("hub, durability normal", normal, Names.ORDERED, judge_hub, loses=True),
             Part("hub, its log not synced (planted)", full.without_syncs("hub.db-wal"), Names.ORDERED, judge_hub,
                  loses=True, chances=0, every=50),
@@ -87,7 +87,7 @@ def main(rounds: int, tasks: int) -> int:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m tests.powercut", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=110, help="how often the hub does everything; about ten syncs each")
+    parser.add_argument("--rounds", type=int, default=100, help="how often the hub does everything; about ten syncs each")
     parser.add_argument("--tasks", type=int, default=120, help="how many tasks the sidecar does; about seven syncs each")
     asked = parser.parse_args()
     sys.exit(main(asked.rounds, asked.tasks))
