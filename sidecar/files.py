@@ -31,9 +31,22 @@ def make_directory(path: Path, mode: int = 0o700) -> None:
         sync_directory(made.parent)
 
 
+def put_in_place(fresh: Path, place: Path) -> None:
+    """Sync a directory and all beneath it, then give it its name, durably; raises OSError."""
+    for directory, _, files in os.walk(fresh, topdown=False):
+        for path in (*(Path(directory, name) for name in files), Path(directory)):
+            _sync(path, os.O_RDONLY)
+    fresh.rename(place)
+    sync_directory(place.parent)
+
+
 def sync_directory(path: Path) -> None:
     """Make the names in a directory durable."""
-    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    _sync(path, os.O_RDONLY | os.O_DIRECTORY)
+
+
+def _sync(path: Path, flags: int) -> None:
+    handle = os.open(path, flags | os.O_CLOEXEC)
     try:
         os.fsync(handle)
     finally:

@@ -22,6 +22,7 @@ from hub.core.content import examine
 from hub.core.risk import FileFact, Measured
 from hub.forge import measure
 from hub.forge.base import BaseMoved, ForgeError, Merged, PushRejected, Remote, RemoteUnavailable, Unusable
+from hub.forge.durable import make_room, put_in_place, reopen
 from hub.forge.git import Done, Git
 from hub.wire.git import UnsafeNameError, check_branch_name, check_url, identity_env
 
@@ -214,16 +215,19 @@ class LocalForge:
         clone = self.root / f"{remote.name}.git"
         if remote.name not in self._ready:
             try:
-                clone.mkdir(parents=True, exist_ok=True)
-                # A hub that was killed may have left locks; nobody else writes here, so they guard nothing.
-                for lock in (*clone.glob("*.lock"), *clone.glob("refs/**/*.lock")):
-                    lock.unlink(missing_ok=True)
+                await self._open(clone)
             except OSError as trouble:
                 raise ForgeError(f"the clone {clone} cannot be made: {trouble.strerror}", code="clone_failed") from trouble
-            init = ("init", "--quiet", "--bare", "--template=", "--object-format=sha1", "--initial-branch=agentcom/none")
-            await self.git.plumb(None, *init, "--", os.fspath(clone))
             self._ready.add(remote.name)
         return clone
+
+    async def _open(self, clone: Path) -> None:
+        if await asyncio.to_thread(reopen, clone):
+            return
+        fresh = await asyncio.to_thread(make_room, clone)
+        init = ("init", "--quiet", "--bare", "--template=", "--object-format=sha1", "--initial-branch=agentcom/none")
+        await self.git.plumb(None, *init, "--", os.fspath(fresh))
+        await asyncio.to_thread(put_in_place, fresh, clone)
 
     async def _refuse_checked_out(self, remote: Remote, base: str) -> None:
         path = Path(unquote(urlsplit(remote.url).path) if remote.url.startswith("file:") else remote.url)

@@ -36,6 +36,8 @@ _CONFIG: Final[Mapping[str, str]] = {
     # Files beside the objects that claim to summarise them: in an agent's repository they may lie.
     "core.commitGraph": "false",
     "core.multiPackIndex": "false",
+    # What a ref names must outlive a power cut with it: by default git syncs neither refs nor single objects.
+    "core.fsync": "all",
     "core.protectHFS": "true",
     "core.protectNTFS": "true",
     "core.quotePath": "false",

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from hub.wire.git import check_branch_name, check_url
 from hub.wire.spec import Commit
+from sidecar.files import put_in_place
 from sidecar.workspace.git import Git, WorkspaceError
 from sidecar.workspace.workdir import LEASES
 
@@ -190,7 +191,7 @@ class GitCache:
             await asyncio.to_thread(shutil.rmtree, fresh, ignore_errors=True)
             await asyncio.to_thread(self.path.parent.mkdir, parents=True, exist_ok=True)
             await self._git.run(fresh, "init", "-q", "--bare", "--template=", "--initial-branch=none")
-            await asyncio.to_thread(fresh.rename, self.path)  # a crash before this leaves nothing that looks complete
+            await asyncio.to_thread(put_in_place, fresh, self.path)  # a crash before this leaves nothing that looks complete
         self._opened = True
 
     async def _remote_has_branches(self) -> bool:

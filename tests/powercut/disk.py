@@ -43,7 +43,11 @@ class File:
         _apply(self.now, offset, data)
         self.pending.append((offset, data))
 
-    def sync(self) -> None:
+    def sync(self, content: bytes) -> None:
+        """``content``, if it is known, is what became durable, however it was written."""
+        if content:
+            self.now[:] = self.durable[:] = content
+            self.pending.clear()
         for offset, data in self.pending:
             _apply(self.durable, offset, data)
         self.pending.clear()
@@ -127,7 +131,7 @@ class Disk:
     def _sync(self, step: Step) -> None:
         node = self._root if step.path == "." else self._nodes[step.node]
         if isinstance(node, File):
-            node.sync()
+            node.sync(step.data)
         settled = [
             change
             for change in self._pending

@@ -6,7 +6,8 @@
  *
  * A record follows its operation, and both happen under one lock: nobody can rely on an operation that is not recorded yet.
  * RECORD_SYNC_DELAY_US makes each sync slow, so that an answer which does not wait for it is seen to come too early.
- * What cannot be followed (exchanging names, files without one) is recorded as such and makes the tape invalid.
+ * What cannot be followed (exchanging names, files without one) is recorded as such and makes the tape invalid. Symbolic links are
+ * left out, as are writes within the C library (stdio): who compares the tape with what is there at last sees whether that matters.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -247,14 +248,26 @@ int posix_fallocate64(int fd, off64_t at, off64_t size) {
   NEXT(posix_fallocate64);
   ON_FILE(fd, next(fd, at, size), record_grown(fd, path));
 }
+/* A sync, with the content of a small file: so that what the C library itself wrote is known as soon as it is durable. */
+static void record_sync(int fd, const char *path) {
+  static char content[65536];  /* under the lock */
+  struct stat status;
+  ssize_t size = 0;
+  if (!fstat(fd, &status) && S_ISREG(status.st_mode) && status.st_size < (off_t)sizeof content) {
+    int readable = open(path, O_RDONLY | O_CLOEXEC);
+    if ((size = pread(readable, content, sizeof content, 0)) < 0) size = 0;
+    close(readable);
+  }
+  record('S', node_of(fd), 0, path, content, size);
+}
 static void slowly(void) { if (sync_delay_us) usleep(sync_delay_us); }
 int fsync(int fd) {
   NEXT(fsync);
-  ON_FILE(fd, (slowly(), next(fd)), record('S', node_of(fd), 0, path, NULL, 0));
+  ON_FILE(fd, (slowly(), next(fd)), record_sync(fd, path));
 }
 int fdatasync(int fd) {
   NEXT(fdatasync);
-  ON_FILE(fd, (slowly(), next(fd)), record('S', node_of(fd), 0, path, NULL, 0));
+  ON_FILE(fd, (slowly(), next(fd)), record_sync(fd, path));
 }
 static void *map(void *(*next)(void *, size_t, int, int, int, off_t), void *at, size_t size, int prot, int flags, int fd, off_t from) {
   char path[PATH_MAX];
@@ -289,8 +302,6 @@ int rmdir(const char *name) { NEXT(rmdir); ON_NAME(AT_FDCWD, name, next(name), r
 int remove(const char *name) { NEXT(remove); ON_NAME(AT_FDCWD, name, next(name), record('U', 0, 0, path, NULL, 0)); }
 int unlinkat(int dirfd, const char *name, int flags) { NEXT(unlinkat); ON_NAME(dirfd, name, next(dirfd, name, flags), record('U', 0, 0, path, NULL, 0)); }
 int truncate(const char *name, off_t size) { NEXT(truncate); ON_NAME(AT_FDCWD, name, next(name, size), record('X', 0, 0, path, "truncate", 8)); }
-int symlinkat(const char *to, int dirfd, const char *name) { NEXT(symlinkat); ON_NAME(dirfd, name, next(to, dirfd, name), record('X', 0, 0, path, "symlink", 7)); }
-int symlink(const char *to, const char *name) { NEXT(symlink); ON_NAME(AT_FDCWD, name, next(to, name), record('X', 0, 0, path, "symlink", 7)); }
 
 /* From one name to another. Moving between what is recorded and what is not cannot be followed. */
 #define BETWEEN(from_dir, from, to_dir, to, op, call) \

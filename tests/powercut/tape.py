@@ -44,7 +44,7 @@ class Op(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One operation. ``data`` is what was written, the second name, or the words of a mark."""
+    """One operation. ``data`` is what was written, the second name, a small file's content when it is synced, or the words of a mark."""
 
     op: Op
     node: int
@@ -111,10 +111,19 @@ class Recording:
 
     def mark(self, said: str, **look: Any) -> None:
         """Note a promise: one write, so that it has its place among the steps."""
-        data = json.dumps({"said": said, **look}).encode()
+        self._add(Op.MARK, json.dumps({"said": said, **look}).encode())
+
+    def make(self, name: str) -> None:
+        """Make a directory in this process, which is not recorded."""
+        path = self.root / name
+        path.mkdir(0o700)
+        self._add(Op.MADE, node=path.stat().st_ino, path=str(path).encode())
+
+    def _add(self, op: Op, data: bytes = b"", node: int = 0, path: bytes = b"") -> None:
         log = os.open(self.log, os.O_WRONLY | os.O_APPEND)
         try:
-            os.write(log, _HEADER.pack(_HEADER.size + len(data), ord(Op.MARK), 0, 0, 0) + data)
+            size = _HEADER.size + len(path) + len(data)
+            os.write(log, _HEADER.pack(size, ord(op), len(path), node, 0) + path + data)
         finally:
             os.close(log)
 

@@ -128,6 +128,7 @@ SEAMS: tuple[Seam, ...] = (
     Seam(name="hub.audit.export", target="hub.store.audit:export", fault=_disk_full, late_fault=_io_error),
     Seam(name="hub.close", target="hub.store.sqlite:SqliteStore.close"),
     Seam(name="hub.secret", target="hub.edge.credentials:_write", fault=_disk_full),
+    Seam(name="hub.sync_clone", target="hub.forge.durable:_sync", fault=_io_error, late_fault=_io_error),
     Seam(name="hub.sync_directory", target="hub.store.files:sync_directory", fault=_io_error, late_fault=_io_error),
     # what leaves the hub
     Seam(name="hub.publish", target="hub.services.conductor:Conductor._publish_group"),
@@ -158,7 +159,7 @@ SEAMS: tuple[Seam, ...] = (
     Seam(name="sidecar.fsync", target="sidecar.journal:RealDisk.sync", fault=_disk_full, late_fault=_io_error),
     Seam(name="sidecar.rewrite", target="sidecar.journal:Journal._compact", fault=_disk_full),
     Seam(name="sidecar.rename", target="sidecar.journal:RealDisk.replace", fault=_io_error),
-    Seam(name="sidecar.sync_directory", target="sidecar.files:sync_directory", fault=_io_error, late_fault=_io_error),
+    Seam(name="sidecar.sync", target="sidecar.files:_sync", fault=_io_error, late_fault=_io_error),
     Seam(name="sidecar.file", target="sidecar.files:write_durably", fault=_disk_full),
     # what leaves the sidecar
     Seam(name="sidecar.send", target="sidecar.link:_transmit", label=_frame_type, labels=TO_HUB),
