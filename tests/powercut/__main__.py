@@ -10,12 +10,14 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import structlog
 
 from tests.powercut.campaign import Judge, Verdict, judge_all
 from tests.powercut.disk import Names
+from tests.powercut.git_work import judge_clone, record_fetches
 from tests.powercut.hub_judge import judge_hub
 from tests.powercut.hub_work import record_hub
 from tests.powercut.sidecar_judge import judge_sidecar
@@ -70,6 +72,8 @@ def main(rounds: int, tasks: int) -> int:
         full = recorded("full", lambda there: record_hub(there, rounds=rounds))
         normal = recorded("normal", lambda there: record_hub(there, rounds=max(1, rounds // 10), durability="normal"))
         sidecar = recorded("sidecar", lambda there: asyncio.run(record_sidecar(there, tasks=tasks)))
+        (place / "clone").mkdir()
+        clone, url = record_fetches(place / "clone", fetches=10)
         parts = [
             Part("hub, durability full", full, Names.STRICT, judge_hub),
             Part("hub, durability full", full, Names.ORDERED, judge_hub, chances=0, every=5),
@@ -77,6 +81,7 @@ def main(rounds: int, tasks: int) -> int:
             Part("hub, its log not synced (planted)", full.without_syncs("hub.db-wal"), Names.ORDERED, judge_hub,
                  loses=True, chances=0, every=50),
             *(Part("sidecar", sidecar, names, judge_sidecar, chances=5) for names in Names),
+            Part("the hub's clone, fetched into", clone, Names.ORDERED, partial(judge_clone, url), chances=5),
             Part("sidecar, its journal not synced (planted)", sidecar.without_syncs("journal"), Names.ORDERED,
                  judge_sidecar, loses=True),
         ]  # fmt: skip
