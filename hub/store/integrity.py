@@ -43,6 +43,11 @@ class StoreCorrupt(StoreUnusable):
         self.cure = cure
 
 
+def is_first_write(path: Path) -> bool:
+    """Whether a first start was cut off in its first write, before there was a log: SQLite undoes that when it opens the file."""
+    return path.with_name(path.name + "-journal").exists()
+
+
 def judge_file(path: Path) -> list[str]:
     """What the bytes of an existing store tell before SQLite is asked."""
     size = path.stat().st_size
@@ -137,6 +142,8 @@ def _fold(connection: sqlite3.Connection) -> Iterator[str]:
 def check_at_start(path: Path) -> tuple[list[str], float, bool]:
     """(faults, seconds, finished) of the check before a store is opened: in full where that is cheap or the last end was not clean."""
     began = time.monotonic()
+    if is_first_write(path):
+        return [], 0.0, True
     full = path.stat().st_size <= FULL_BYTES or has_log(path)
     faults, finished = judge(path, full=full, over=lambda: time.monotonic() > began + START_S)
     return faults, time.monotonic() - began, finished

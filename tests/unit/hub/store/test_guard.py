@@ -216,3 +216,18 @@ def test_the_shelf_of_the_refusal_is_the_one_that_was_set(clean: Path, tmp_path:
     with pytest.raises(StoreCorrupt) as refused:
         guard(clean, shelf)
     assert "elsewhere" in refused.value.notes[0]
+
+
+async def test_a_first_start_that_was_cut_off_in_its_first_write_begins_again(tmp_path: Path) -> None:
+    """What a power cut left: the file has grown, its first page has not arrived, and SQLite's journal says that it was empty before."""
+    path = tmp_path / "hub.db"
+    path.write_bytes(bytes(4096))
+    numbers = (0, 0, 0, 512, 4096)  # records, nonce, pages before, sector, page
+    header = bytes.fromhex("d9d505f920a163d7") + b"".join(number.to_bytes(4, "big") for number in numbers)
+    path.with_name("hub.db-journal").write_bytes(header.ljust(512, b"\0"))
+    guard(path, shelf_beside(path))
+    store = await SqliteStore.open(path)
+    try:
+        assert await store.meta("schema") is None
+    finally:
+        await store.close()
