@@ -97,12 +97,17 @@ def _merge(hub: LivingHub, recording: Recording) -> None:
     answer = hub.ask("POST", f"/changes/{change['id']}/approve", token="approver", json=seen)
     assert answer.is_success, answer.text
     _row(recording, "change approved", "review WHERE change = ? AND verdict = 'approved'", number)
-    deadline = time.monotonic() + WAIT_S
-    while (state := hub.made("GET", f"/changes/{change['id']}")["state"]) != "merged":
-        assert time.monotonic() < deadline, f"it is {state}"
-        time.sleep(0.02)
+    _until(hub, f"/changes/{change['id']}", "merged")
     _row(recording, "change merged", "change WHERE id = ? AND state = 'merged' AND merged_sha IS NOT NULL", number)
+    _until(hub, f"/tasks/{change['task']}", "done")
     _row(recording, "merged task done", "task WHERE n = ? AND state = 'done'", _n(change["task"]))
+
+
+def _until(hub: LivingHub, path: str, state: str) -> None:
+    deadline = time.monotonic() + WAIT_S
+    while (found := hub.made("GET", path)["state"]) != state:
+        assert time.monotonic() < deadline, f"it is {found}"
+        time.sleep(0.02)
 
 
 def _submit(hub: LivingHub, recording: Recording, **fields: Any) -> str:
