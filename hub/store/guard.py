@@ -17,13 +17,16 @@ from hub.store.wal import has_log
 log = structlog.get_logger("store")
 
 
-def guard(path: Path, shelf: Shelf) -> None:
-    """Check a store that this process has locked and nobody has open; raises StoreCorrupt. A new one has nothing to check."""
+def guard(path: Path, shelf: Shelf, *, log_synced: bool = True) -> None:
+    """Check a store that this process has locked and nobody has open; raises StoreCorrupt. A new one has nothing to check.
+
+    ``log_synced`` as in :func:`hub.store.integrity.judge`: true for durability full.
+    """
     if faults := _missing(path, shelf):
         raise corrupt(path, faults, shelf)
     if not path.exists() or path.stat().st_size == 0:
         return
-    faults, took_s, finished = check_at_start(path)
+    faults, took_s, finished = check_at_start(path, log_synced=log_synced)
     if faults:
         raise corrupt(path, faults, shelf)
     if not finished:

@@ -120,7 +120,7 @@ class SqliteStore:
         lock = take_lock(path)
         try:
             reserve = Reserve(path, reserve_bytes)
-            await asyncio.to_thread(guard, path, shelf)
+            await asyncio.to_thread(guard, path, shelf, log_synced=durability == "full")
             try:
                 opened, last_seq = await _open_all(path, durability, readers, shelf)
             except sqlite3.Error as fault:

@@ -192,7 +192,7 @@ def test_everything_is_checked_where_that_is_cheap_or_the_end_was_not_clean(
 ) -> None:
     asked = []
 
-    def judged(_: Path, *, full: bool, over: object) -> tuple[list[str], bool]:
+    def judged(_: Path, *, full: bool, over: object, log_synced: bool) -> tuple[list[str], bool]:
         asked.append(full)
         return [], True
 
@@ -231,3 +231,11 @@ async def test_a_first_start_that_was_cut_off_in_its_first_write_begins_again(tm
         assert await store.meta("schema") is None
     finally:
         await store.close()
+
+
+def test_a_gap_in_a_log_whose_commits_were_not_synced_proves_nothing(cut_off: Path) -> None:
+    """With normal durability a power cut may take a commit and leave one behind it: the last moments are gone, the store is whole."""
+    broken_stores.log_broken_early(cut_off)
+    guard(cut_off, shelf_beside(cut_off), log_synced=False)
+    with pytest.raises(StoreCorrupt, match="whole commits behind it"):
+        guard(cut_off, shelf_beside(cut_off))
