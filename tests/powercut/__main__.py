@@ -43,7 +43,9 @@ class Part:
     def run(self, place: Path) -> bool:
         """Print the line; whether it is as expected."""
         began = time.monotonic()
-        verdict = judge_all(self.tape, self.names, self.judge, place, chances=self.chances, every=self.every)
+        verdict = judge_all(
+            self.tape, self.names, self.judge, place, chances=self.chances, every=self.every, after_promises=self.loses
+        )
         took = time.monotonic() - began
         print(
             f"{self.what:<46} {self.names.name.lower():<8} {self.tape.syncs:>6} {verdict.cuts:>6} {verdict.disks:>6} "
@@ -76,8 +78,8 @@ def main(rounds: int, tasks: int) -> int:
         clone, url = record_fetches(place / "clone", fetches=10)
         parts = [
             Part("hub, durability full", full, Names.STRICT, judge_hub),
-            Part("hub, durability full", full, Names.ORDERED, judge_hub, chances=0, every=5),
-            Part("hub, durability normal", normal, Names.ORDERED, judge_hub, loses=True),
+            Part("hub, durability full", full, Names.ORDERED, judge_hub, chances=0),
+            Part("hub, durability normal", normal, Names.ORDERED, partial(judge_hub, durability="normal"), loses=True),
             Part("hub, its log not synced (planted)", full.without_syncs("hub.db-wal"), Names.ORDERED, judge_hub,
                  loses=True, chances=0, every=50),
             *(Part("sidecar", sidecar, names, judge_sidecar, chances=5) for names in Names),

@@ -1,4 +1,4 @@
-"""Cuts the power at every sync and every promise of a tape, and has judged what is left."""
+"""Cuts the power at every sync of a tape, and has judged what is left."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class Verdict:
         return len({at for at, _ in self.faults})
 
 
-def cuts(tape: Tape, names: Names) -> Iterator[tuple[Disk, list[Step]]]:
-    """The disk just before every sync, after every promise, and at the end, with what was told until then.
+def cuts(tape: Tape, names: Names, *, after_promises: bool = False) -> Iterator[tuple[Disk, list[Step]]]:
+    """The disk just before every sync and at the end, with what was told until then; on demand after every promise, too.
 
     Between two syncs nothing becomes durable: the last moment before a sync is the one at which most is promised.
     """
@@ -45,15 +45,17 @@ def cuts(tape: Tape, names: Names) -> Iterator[tuple[Disk, list[Step]]]:
         disk.take(step)
         if step.op in (Op.MARK, Op.MADE):
             told.append(step)
-        if step.op is Op.MARK:
+        if after_promises and step.op is Op.MARK:
             yield disk, told
     yield disk, told
 
 
-def judge_all(tape: Tape, names: Names, judge: Judge, place: Path, *, chances: int = 1, every: int = 1) -> Verdict:
+def judge_all(
+    tape: Tape, names: Names, judge: Judge, place: Path, *, chances: int = 1, every: int = 1, after_promises: bool = False
+) -> Verdict:
     """Judge each cut, or ``every`` n-th: with everything lost that was not synced, and ``chances`` times with some of it left."""
     verdict = Verdict()
-    for disk, told in islice(cuts(tape, names), 0, None, every):
+    for disk, told in islice(cuts(tape, names, after_promises=after_promises), 0, None, every):
         verdict.cuts += 1
         for chance in (None, *(Random(verdict.cuts * 1000 + number) for number in range(chances))):
             left = place / "left"

@@ -17,7 +17,7 @@ from hub.first_start import first_start, now_us
 from hub.ids import Micros
 from hub.store import tokens
 from hub.store.recovery import load_snapshot
-from hub.store.sqlite import STORE_FILE, SqliteStore
+from hub.store.sqlite import STORE_FILE, Durability, SqliteStore
 from hub.store.writer import Group
 from tests.powercut.tape import Op, Step
 from tests.support.clock import Clock
@@ -34,7 +34,7 @@ SELECT n, state, told FROM (
 """Tasks whose state is not the one that their events lead to."""
 
 
-def judge_hub(root: Path, told: Sequence[Step]) -> list[str]:
+def judge_hub(root: Path, told: Sequence[Step], durability: Durability = "full") -> list[str]:
     """What is wrong with what is left beneath ``root``: broken things, and promises that are not kept."""
     data_dir = root / DATA
     promises = [step for step in told if step.op is Op.MARK]
@@ -42,16 +42,16 @@ def judge_hub(root: Path, told: Sequence[Step]) -> list[str]:
     if not known and promises:
         return [f"no store, yet: {step.promise['said']}" for step in promises]
     try:
-        auth = asyncio.run(_start(data_dir))
+        auth = asyncio.run(_start(data_dir, durability))
     except (HubError, sqlite3.Error) as fault:
         return [f"the hub does not start: {fault}"]
     with closing(sqlite3.connect(data_dir / STORE_FILE)) as store:
         return [*_consistent(store), *_broken(store, auth, promises)]
 
 
-async def _start(data_dir: Path) -> Authenticator:
+async def _start(data_dir: Path, durability: Durability) -> Authenticator:
     """What a hub does before it opens its door, and its first commit."""
-    store = await SqliteStore.open(data_dir / STORE_FILE, readers=1)
+    store = await SqliteStore.open(data_dir / STORE_FILE, durability=durability, readers=1)
     try:
         key = await first_start(store, data_dir, local_agents=True)
         _, _, hub_epoch = await store.begin_epoch()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -48,7 +49,9 @@ def test_full_durability_loses_nothing_promised(tape: Tape, names: Names, room: 
 
 
 def test_a_log_that_is_not_synced_is_seen_to_lose(tape: Tape, room: Path) -> None:
-    verdict = judge_all(tape.without_syncs("hub.db-wal"), Names.ORDERED, judge_hub, room, chances=0, every=10)
+    verdict = judge_all(
+        tape.without_syncs("hub.db-wal"), Names.ORDERED, judge_hub, room, chances=0, every=10, after_promises=True
+    )
     assert {"t-2 submitted", "t-2 assigned", "t-2 accepted", "t-2 applied", "event 9", "change approved"} <= {
         said for _, said in verdict.faults
     }
@@ -57,7 +60,7 @@ def test_a_log_that_is_not_synced_is_seen_to_lose(tape: Tape, room: Path) -> Non
 def test_normal_durability_is_seen_to_lose_the_last_moments_and_nothing_else(room: Path, tmp_path: Path) -> None:
     (tmp_path / "work").mkdir()
     tape = record_hub(tmp_path / "work", rounds=1, durability="normal")
-    verdict = judge_all(tape, Names.STRICT, judge_hub, room, every=5)
+    verdict = judge_all(tape, Names.STRICT, partial(judge_hub, durability="normal"), room, every=3, after_promises=True)
     assert verdict.bad
     assert not [said for _, said in verdict.faults if "integrity" in said or "newest" in said or "start" in said]
 
