@@ -243,6 +243,7 @@ class Hub:
             gatekeeper=gatekeeper,
             doctor=open_doctor(settings, store, forge, upkeep, conductor.quarantined),
             backups=upkeep.backups,
+            keeper=upkeep.keeper,
             salvage=Salvage(conductor, reader, {"local": forge}),
             auth=auth,
             limiter=limiter,

@@ -49,7 +49,7 @@ def open_doctor(
     return Doctor(
         {
             "store": partial(examine_store, store),
-            "space": upkeep.room.examine,
+            "keeping": upkeep.keeper.examine,
             "integrity": upkeep.integrity.examine,
             "backups": upkeep.backups.examine,
             "chores": upkeep.chores.examine,

@@ -12,7 +12,8 @@ from hub.services.chores import Chore, Chores
 from hub.services.conductor import Conductor
 from hub.services.facts import FactReader
 from hub.services.integrity import Integrity
-from hub.services.keeper import LOG_S, TIDY_S, Keep, Keeper
+from hub.services.keeper import LOG_S, TIDY_S, Keeper
+from hub.services.pruner import Keep, Pruner
 from hub.services.room import LOOK_S, Room
 from hub.settings import HubSettings
 from hub.store.backups import Shelf, shelf_beside
@@ -44,12 +45,15 @@ async def open_upkeep(
     def deleted(kind: str, rows: int) -> None:
         metrics.pruned.labels(kind).inc(rows)
 
-    keeper = Keeper(store, conductor, room, facts.named, _keep(settings), now_us, metrics.errand_stepped, deleted)
-    await keeper.look()
-    metrics.watch_store(keeper.gauges)
     backups = Backups(shelf_of(settings), conductor, store.reader, metrics, settings.backup.every_s, now_us)
     integrity = Integrity(store.path, conductor, store.reader, metrics, now_us)
     await backups.tell()
+    pruner = Pruner(store, conductor, facts.named, _keep(settings), now_us, deleted)
+    share = settings.storage.compact_above_percent / 100
+    safe = (backups.examine, integrity.examine)
+    keeper = Keeper(store, conductor, room, pruner, share, now_us, metrics.errand_stepped, safe)
+    await keeper.look()
+    metrics.watch_store(keeper.gauges)
     chores = Chores(
         (
             Chore("space", LOOK_S, partial(room.look, conductor)),
@@ -71,9 +75,4 @@ def shelf_of(settings: HubSettings) -> Shelf:
 
 def _keep(settings: HubSettings) -> Keep:
     kept = settings.retention
-    return Keep(
-        task_days=kept.task_days,
-        salvage_days=kept.salvage_days,
-        audit_days=kept.audit_days,
-        compact_share=settings.storage.compact_above_percent / 100,
-    )
+    return Keep(task_days=kept.task_days, salvage_days=kept.salvage_days, audit_days=kept.audit_days)

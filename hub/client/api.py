@@ -10,6 +10,7 @@ from email.utils import parsedate_to_datetime
 import httpx2
 
 from hub.client.backups import BackupApi
+from hub.client.db import DbApi
 from hub.client.documents import Examination, Status, TaskDetail
 from hub.client.errors import HubUnreachable
 from hub.client.registered import AgentApi, ChangeApi, ProjectApi, RepoApi
@@ -21,7 +22,7 @@ from hub.client.transport import part
 from hub.ids import TERMINAL
 
 
-class HubClient(TaskApi, AgentApi, ChangeApi, SalvageApi, ProjectApi, RepoApi, EventApi, TokenApi, BackupApi):
+class HubClient(TaskApi, AgentApi, ChangeApi, SalvageApi, ProjectApi, RepoApi, EventApi, TokenApi, BackupApi, DbApi):
     """A hub, as one identity sees it::
 
         async with HubClient("http://127.0.0.1:8790", token) as hub:

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 
 import structlog
 
-from hub.core.rows import EventRow
-from hub.ids import DAY, Micros
+from hub.core.errors import Refused
+from hub.ids import Micros
 from hub.services.errands import Errand, Errands, Pace, Round
 from hub.services.ports import Conductor
-from hub.services.room import Room
-from hub.store import audit, health, retention, tokens
+from hub.services.pruner import Pruner
+from hub.services.room import Room, judge_space
+from hub.store import health
 from hub.store.compaction import Pages
+from hub.store.doctor import FREE_WORTH_BYTES, judge_backlog, judge_pages, judge_reader
 from hub.store.health import Health
-from hub.store.retention import Bounds, Named, Step, Walk
 from hub.store.sqlite import SqliteStore
+from hub.wire.finding import Finding
 
 PRUNE, COMPACT = "prune", "compact"
 LOG_S = 5.0
@@ -33,58 +32,27 @@ TIDY_S = 3600.0
 """How often it is looked whether there is anything to prune or to give back; what is due once a day asks the rows."""
 IDLE_TICKS = 6
 """So many looks without a commit in between, and the log is cut off."""
-BLOB_GRACE_US = 1 * DAY
-"""A blob that nothing names yet stays this long."""
-WORTH_BYTES = 16 * 1024 * 1024
-"""Less is not given back unless somebody asks."""
-EXPORT_EVENTS = 20_000
-"""In one file of the audit."""
-COUNTED = 100_000
-"""A dry run counts up to here."""
 
 log = structlog.get_logger("keeper")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Keep:
-    """For how long what is kept, in days (0: for ever), and from which share of free pages on they are given back."""
-
-    task_days: int
-    salvage_days: int
-    audit_days: int
-    compact_share: float
-
-    def bounds(self, now: Micros) -> Bounds:
-        """The moments these mean now."""
-
-        def before(days: int) -> Micros | None:
-            return Micros(now - days * DAY) if days else None
-
-        return Bounds(
-            tasks=before(self.task_days),
-            salvage=before(self.salvage_days),
-            audit=before(self.audit_days),
-            blobs=Micros(now - BLOB_GRACE_US),
-        )
-
-
 @dataclass(slots=True)
 class Keeper:
-    """The keeping of one store. ``told`` hears of each step of an errand: (name, seconds that it held the writer); ``deleted`` of what
-    pruning deleted: (kind, rows).
+    """The keeping of one store. ``told`` hears of each step of an errand: (name, seconds that it held the writer).
+
+    From ``compact_share`` of free pages on (0 to 1) they are given back.
     """
 
     store: SqliteStore
     conductor: Conductor
     room: Room
-    named: Named
-    keep: Keep
+    pruner: Pruner
+    compact_share: float
     now_us: Callable[[], Micros]
     told: Callable[[str, float], None] = lambda _name, _seconds: None
-    deleted: Callable[[str, int], None] = lambda _kind, _rows: None
+    others: Sequence[Callable[[], Awaitable[Sequence[Finding]]]] = ()
+    """Who else knows of the safety of the store: its backups and its checks."""
     errands: Errands = field(init=False)
-    pruned: Counter[str] = field(default_factory=Counter, init=False)
-    """What was deleted since the start, by kind."""
     before: Pages | None = field(default=None, init=False)
     """The file when the last compaction began."""
     after: Pages | None = field(default=None, init=False)
@@ -95,7 +63,7 @@ class Keeper:
     _idle: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
-        self.errands = Errands((Errand(PRUNE, self._prune), Errand(COMPACT, self._compact)), self.told)
+        self.errands = Errands((Errand(PRUNE, self.pruner.steps), Errand(COMPACT, self._compact)), self.told)
 
     # ── chores ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -115,7 +83,7 @@ class Keeper:
         """The figures of this moment."""
         space = await asyncio.to_thread(self.room.reserve.look)
         now = self.now_us()
-        self.last = await health.look(self.store, space, ended_before=self.keep.bounds(now).tasks, now=now)
+        self.last = await health.look(self.store, space, ended_before=self.pruner.bounds().tasks, now=now)
         self.room.blob_bytes = self.last.blob_bytes
         return self.last
 
@@ -125,7 +93,7 @@ class Keeper:
         await self.conductor.record(health.note_size(found.pages))
         self.errands.ask(PRUNE)
         pages = found.pages
-        if pages.incremental and pages.free_share > self.keep.compact_share and pages.free_bytes >= WORTH_BYTES:
+        if pages.incremental and pages.free_share > self.compact_share and pages.free_bytes >= FREE_WORTH_BYTES:
             self.errands.ask(COMPACT)
 
     # ── errands ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -146,114 +114,35 @@ class Keeper:
         self.after = (await self.look()).pages
         log.info("store_compacted", bytes_before=self.before.bytes, bytes_after=self.after.bytes)
 
-    async def _prune(self) -> AsyncGenerator[float, None]:
-        """Delete what is no longer kept."""
-        bounds = self.keep.bounds(self.now_us())
-        for part in self._parts(bounds):
-            async with aclosing(part) as steps:
-                async for held_s in steps:
-                    yield held_s
-
-    def _parts(self, bounds: Bounds) -> Iterator[AsyncGenerator[float, None]]:
-        if bounds.tasks is not None:
-            yield self._prune_tasks(bounds)
-            yield self._prune_plain("controls", "prune_controls", bounds.tasks)
-            yield self._prune_plain("transitions", "prune_transitions", bounds.tasks)
-        if bounds.salvage is not None:
-            yield self._prune_plain("salvage", "prune_lone_salvage", bounds.salvage)
-        yield self._prune_tokens()
-        yield self._prune_blobs(bounds.blobs)
-        if bounds.audit is not None:
-            yield self._prune_audit(bounds.audit)
-
-    async def _prune_tasks(self, bounds: Bounds) -> AsyncGenerator[float, None]:
-        pace, walk = Pace(lambda: self.store.typical_commit_s, least=8, most=retention.PAGE_ROWS), Walk()
-        while True:
-            try:
-                step = await self.conductor.record(retention.prune_tasks(walk, pace.size, bounds, self.named))
-            finally:
-                self.named.settle()
-            self._count("tasks", step.deleted)
-            pace.took(step.held_s)
-            yield step.held_s
-            if step.on is None:
-                return
-            walk = step.on
-
-    async def _prune_plain(self, kind: str, statement: str, before: Micros) -> AsyncGenerator[float, None]:
-        on: Walk | None = Walk()
-        while on is not None:
-            step = await self.conductor.record(retention.prune_plain(statement, before))
-            self._count(kind, step.deleted)
-            on = step.on
-            yield step.held_s
-
-    def _count(self, kind: str, rows: int) -> None:
-        self.pruned[kind] += rows
-        self.deleted(kind, rows)
-
-    async def _prune_tokens(self) -> AsyncGenerator[float, None]:
-        self._count("tokens", await self.conductor.record(tokens.prune()))
-        yield 0.0
-
-    async def _prune_blobs(self, before: Micros) -> AsyncGenerator[float, None]:
-        salvaged = await retention.salvaged_blobs(self.store.reader)
-        walk: Walk | None = Walk()
-        while walk is not None:
-            spare, walk = await retention.spare_blobs(self.store.reader, walk, before, salvaged)
-            for row in spare:  # one at a time: a body of 8 MiB is 2 000 pages
-                step: Step = await self.conductor.record(retention.prune_blobs([row["sha256"]], before))
-                self._count("blobs", step.deleted)
-                yield step.held_s
-
-    async def _prune_audit(self, before: Micros) -> AsyncGenerator[float, None]:
-        after: int | None = 0
-        while after is not None:
-            found, after = await self._old_events(after, before)
-            if not found:
-                continue
-            exported = await asyncio.to_thread(partial(audit.export, self.store.path.parent / audit.AUDIT_DIR, found))
-            log.info("audit_exported", file=str(exported), events=len(found))
-            seqs, pace = (
-                [seq for seq, _ in found],
-                Pace(lambda: self.store.typical_commit_s, least=50, most=retention.PAGE_ROWS),
-            )
-            while seqs:
-                size = pace.size
-                step = await self.conductor.record(retention.delete_events(seqs[:size]))
-                seqs = seqs[size:]
-                self._count("events", step.deleted)
-                pace.took(step.held_s)
-                yield step.held_s
-
-    async def _old_events(self, after: int, before: Micros) -> tuple[list[tuple[int, EventRow]], int | None]:
-        """As many old events as make a file, and where to go on."""
-        found: list[tuple[int, EventRow]] = []
-        on: int | None = after
-        while on is not None and len(found) < EXPORT_EVENTS:
-            page = await retention.old_events(self.store.reader, on, before)
-            found += page.events
-            on = page.on
-        return found, on
-
     # ── people ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def would_prune(self) -> Mapping[str, int]:
-        """What a round of pruning would delete now, up to ``COUNTED`` of a kind, and old tasks that something still needs."""
-        bounds = self.keep.bounds(self.now_us())
-        tasks, needed = await retention.countable_tasks(self.store.reader, bounds, COUNTED)
-        found = {"tasks": tasks, "tasks_needed": needed, "blobs": 0, "events": 0}
-        salvaged = await retention.salvaged_blobs(self.store.reader)
-        walk: Walk | None = Walk()
-        while walk is not None and found["blobs"] < COUNTED:
-            spare, walk = await retention.spare_blobs(self.store.reader, walk, bounds.blobs, salvaged)
-            found["blobs"] += len(spare)
-        after: int | None = 0
-        while bounds.audit is not None and after is not None and found["events"] < COUNTED:
-            page = await retention.old_events(self.store.reader, after, bounds.audit)
-            found["events"] += len(page.events)
-            after = page.on
-        return found
+    async def examine(self) -> list[Finding]:
+        """What the doctor says of the keeping."""
+        return self.judge(await self.look())
+
+    def judge(self, found: Health) -> list[Finding]:
+        """What these figures mean, each with its cure."""
+        return [
+            judge_pages(found.pages, self.compact_share),
+            judge_backlog(found.backlog, health.BACKLOG_COUNTED),
+            judge_reader(found.oldest_reader_s),
+            judge_space(found.space),
+        ]
+
+    async def findings(self, found: Health) -> list[Finding]:
+        """What these figures mean, and what else is known of the safety of the store."""
+        return [*self.judge(found), *[one for examine in self.others for one in await examine()]]
+
+    def ask(self, errand: str) -> Round:
+        """Have an errand run; raises Refused 409 for a compaction of a file that cannot be compacted while it is in use."""
+        if errand == COMPACT and self.last is not None and not self.last.pages.incremental:
+            raise Refused(
+                409,
+                "not_incremental",
+                "this file is of a version whose files cannot be compacted while they are in use",
+                hint="stop the hub, and rewrite the file once: agentcom db compact --offline",
+            )
+        return self.errands.ask(errand)
 
     def gauges(self) -> dict[str, float]:
         """What can be told at once, for metrics, by their names."""
@@ -269,6 +158,14 @@ class Keeper:
             pages = self.last.pages
             found |= {"store_bytes": pages.bytes, "store_free_bytes": pages.free_bytes, "prune_backlog": self.last.backlog}
         return found
+
+    def stop(self, errand: str) -> Round | None:
+        """End it after its present step; None if it never ran."""
+        return self.errands.stop(errand)
+
+    def file_bytes(self) -> tuple[int, int] | None:
+        """(when the last compaction began, now or when it ended); None before the first."""
+        return None if self.before is None or self.after is None else (self.before.bytes, self.after.bytes)
 
     def round_of(self, errand: str) -> Round | None:
         """The last round of pruning or compaction."""

@@ -68,10 +68,6 @@ class Room:
             was, self._told = self._told, found.state
             await conductor.record(_note(was, found))
 
-    async def examine(self) -> list[Finding]:
-        """What the doctor says of the disk."""
-        return [judge_space(await asyncio.to_thread(self.reserve.look))]
-
 
 def judge_space(found: Space) -> Finding:
     """The room as it is."""

@@ -9,6 +9,7 @@ import sqlite3
 from collections.abc import Mapping
 from pathlib import Path
 
+from hub.store.compaction import Pages
 from hub.store.sqlite import FIXED_IN, PRAGMAS, STORE_FILE, SqliteStore
 from hub.wire.finding import Finding, fail, ok, warn
 
@@ -16,6 +17,10 @@ FREE_FAIL_BYTES = 256 * 1024 * 1024
 FREE_WARN_BYTES = 2 * 1024 * 1024 * 1024
 WAL_WARN_BYTES = 2 * int(PRAGMAS["journal_size_limit"])
 """A log this long was not folded back for a while: something reads for minutes."""
+FREE_WORTH_BYTES = 16 * 1024 * 1024
+"""Less is not worth giving back."""
+BACKLOG_WARN = 10_000
+READER_WARN_S = 5.0
 
 
 async def examine_store(store: SqliteStore) -> list[Finding]:
@@ -82,4 +87,42 @@ def _room(data_dir: Path) -> list[Finding]:
 
 
 def _size(count: int) -> str:
-    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"
+    for unit, length in (("GiB", 2**30), ("MiB", 2**20)):
+        if count >= length:
+            return f"{count / length:.1f} {unit}"
+    return f"{count / 2**10:.1f} KiB"
+
+
+# ── what keeps it small ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def judge_pages(pages: Pages, share: float) -> Finding:
+    """How much of the file is free; beyond ``share`` it is given back by itself, where that is possible."""
+    found = f"{_size(pages.free_bytes)} of {_size(pages.bytes)} are free ({pages.free_share:.0%})"
+    if pages.free_share <= share or pages.free_bytes < FREE_WORTH_BYTES:
+        return ok("free pages", found)
+    if not pages.incremental:
+        cure = "stop the hub, and rewrite the file once: agentcom db compact --offline"
+        return warn("free pages", f"{found}, and an old file cannot give them back while it is in use", cure)
+    return warn("free pages", found, "give them back now: agentcom db compact; otherwise the hub does within the hour")
+
+
+def judge_backlog(tasks: int, counted: int) -> Finding:
+    """Ended tasks that are older than they have to be kept."""
+    if not tasks:
+        return ok("retention", "no ended task is older than it has to be kept")
+    found = f"{tasks:,}{' or more' if tasks >= counted else ''} ended tasks are older than they have to be kept"
+    if tasks < BACKLOG_WARN:
+        return ok("retention", found)
+    return warn("retention", found, "see what would go, and have it done: agentcom db prune --dry-run, agentcom db prune")
+
+
+def judge_reader(oldest_s: float) -> Finding:
+    """The longest query of the moment: while it runs the log grows."""
+    if oldest_s < READER_WARN_S:
+        return ok("queries", "none is long")
+    return warn(
+        "queries",
+        f"one has been running for {oldest_s:.0f} s, and the log grows meanwhile",
+        "it is ended by itself; see the log",
+    )

@@ -25,11 +25,27 @@ from hub.edge.http import Doors, create_http
 from hub.edge.http.registry import Registrar
 from hub.edge.keyring import Keyring
 from hub.edge.ratelimit import Limiter, Rates
-from hub.ids import ANY_AGENT, BackupReason, FindingState, Lane, LeaseEpoch, Scope, TaskId, TaskState, agent_scope
+from hub.ids import (
+    ANY_AGENT,
+    SECOND,
+    BackupReason,
+    FindingState,
+    Lane,
+    LeaseEpoch,
+    Scope,
+    SpaceState,
+    TaskId,
+    TaskState,
+    agent_scope,
+)
+from hub.services.errands import Round
 from hub.services.salvage import Salvage
 from hub.store.backups import Backup
 from hub.store.base import Record
+from hub.store.compaction import Pages
+from hub.store.health import Health
 from hub.store.manifest import Manifest
+from hub.store.reserve import Space
 from hub.store.sql import statements
 from hub.store.tokens import TokenRecord
 from hub.wire.finding import Finding
@@ -378,6 +394,50 @@ def backup(name: str = "20270115T080000Z", **changes: Any) -> Backup:
     return Backup(path=Path("/srv/backups") / name, manifest=Manifest(**known | changes))
 
 
+PAGES = Pages(page_bytes=4096, total=1000, free=100, incremental=True)
+
+
+class FakeKeeper:
+    """A store whose figures are what a test sets, and errands that end when they are stopped."""
+
+    def __init__(self) -> None:
+        self.pages = PAGES
+        self.space = Space(SpaceState.AMPLE, 9 * 2**30, 2**26, 2**26)
+        self.growth: float | None = None
+        self.found: list[Finding] = [Finding("free pages", FindingState.OK, "10 %")]
+        self.rounds: dict[str, Round] = {}
+        self.unfit: Exception | None = None
+        self.bytes: tuple[int, int] | None = None
+        self.pruned = {"tasks": 7}
+        self.pruner = self
+
+    async def look(self) -> Health:
+        given = {"log_bytes": 1, "blob_bytes": 2, "oldest_reader_s": 0.0, "backlog": 0}
+        return Health(pages=self.pages, space=self.space, growth_bytes_per_day=self.growth, **given)
+
+    async def findings(self, _health: Health) -> list[Finding]:
+        return self.found
+
+    async def would_prune(self) -> dict[str, int]:
+        return {"tasks": 12_345, "tasks_needed": 6, "blobs": 7, "events": 8}
+
+    def ask(self, errand: str) -> Round:
+        if self.unfit is not None:
+            raise self.unfit
+        return self.rounds.setdefault(errand, Round(NOW / SECOND))
+
+    def stop(self, errand: str) -> Round | None:
+        if (found := self.rounds.get(errand)) is not None:
+            found.stopped, found.ended_at = True, NOW / SECOND
+        return found
+
+    def round_of(self, errand: str) -> Round | None:
+        return self.rounds.get(errand)
+
+    def file_bytes(self) -> tuple[int, int] | None:
+        return self.bytes
+
+
 KEY = b"k" * 32
 MINTED = {scope: mint() for scope in Scope}
 TOKENS = {scope: minted.text for scope, minted in MINTED.items()}
@@ -422,6 +482,7 @@ class House:
         self.gatekeeper = FakeGatekeeper()
         self.doctor = FakeDoctor()
         self.backups = FakeBackups()
+        self.keeper = FakeKeeper()
         self.ready = {"store": True}
         self.degraded: list[str] = []
         self.no_room: Exception | None = None
@@ -438,6 +499,7 @@ class House:
             salvage=Salvage(self.conductor, MemoryReader(self.connection), {}),
             doctor=self.doctor,
             backups=self.backups,
+            keeper=self.keeper,
             auth=AUTH,
             limiter=UNLIMITED,
             keyring=Keyring(KEY, AUTH, self.conductor, lambda: NOW, self.revoked.append),

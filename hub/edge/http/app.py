@@ -15,6 +15,7 @@ from hub.edge.http import (
     backups,
     blobs,
     changes,
+    db,
     docs,
     doctor,
     enrolments,
@@ -53,6 +54,7 @@ NOUNS: tuple[APIRouter, ...] = (
     enrolments.router,
     doctor.router,
     backups.router,
+    db.router,
 )
 
 

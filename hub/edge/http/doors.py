@@ -16,8 +16,10 @@ from hub.edge.auth import Authenticator
 from hub.edge.keyring import Keyring
 from hub.edge.ratelimit import Limiter
 from hub.ids import AgentId, AgentState, BackupReason, Lane, LeaseEpoch, TaskId, TaskState
+from hub.services.errands import Round
 from hub.store.backups import Backup
 from hub.store.base import Operation, Reader
+from hub.store.health import Health
 from hub.store.salvage import SalvageRecord
 from hub.wire.finding import Finding
 
@@ -210,6 +212,43 @@ class Backups(Protocol):
         """Check one; raises ``UnknownBackup``."""
 
 
+class Pruner(Protocol):
+    """Deletes what is no longer kept."""
+
+    @property
+    def pruned(self) -> Mapping[str, int]:
+        """What was deleted since the start of the hub, by kind."""
+
+    async def would_prune(self) -> Mapping[str, int]:
+        """What a round would delete now, by kind, changing nothing."""
+
+
+class Keeper(Protocol):
+    """Keeps the store small; the long part of it is asked for, and goes on by itself."""
+
+    async def look(self) -> Health:
+        """The store in figures."""
+
+    async def findings(self, found: Health) -> Sequence[Finding]:
+        """What the figures mean, each with its cure; and what is known of backups and checks."""
+
+    def ask(self, errand: str) -> Round:
+        """Begin ``prune`` or ``compact``, unless it runs; raises ``Refused`` 409 where it is not possible."""
+
+    def stop(self, errand: str) -> Round | None:
+        """End it after its present step; None if it never ran."""
+
+    def round_of(self, errand: str) -> Round | None:
+        """Its last round, which may be under way."""
+
+    def file_bytes(self) -> tuple[int, int] | None:
+        """(when the last compaction began, now or when it ended); None before the first."""
+
+    @property
+    def pruner(self) -> Pruner:
+        """What pruning would do and did."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Doors:
     """Everything the HTTP door is given.
@@ -225,6 +264,7 @@ class Doors:
     salvage: Salvage
     doctor: Doctor
     backups: Backups
+    keeper: Keeper
     auth: Authenticator
     limiter: Limiter
     keyring: Keyring

@@ -12,6 +12,7 @@ import pytest
 
 from hub.client import HubClient, HubProblem, HubUnreachable, documents
 from hub.client import backups as backup_documents
+from hub.client import db as db_documents
 from hub.client import tokens as token_documents
 from hub.core.commands import Assign, Cancel, Submit
 from hub.core.errors import Refused
@@ -19,6 +20,7 @@ from hub.edge.http import (
     agents,
     backups,
     changes,
+    db,
     doctor,
     enrolments,
     event_documents,
@@ -79,6 +81,11 @@ PAIRS = [
     (documents.Finding, doctor.FindingOut),
     (documents.ProbeStarted, probes.ProbeStartedOut),
     (documents.Probe, probes.ProbeOut),
+    (db_documents.StoreHealth, db.HealthOut),
+    (db_documents.ErrandRound, db.RoundOut),
+    (db_documents.Compaction, db.CompactionOut),
+    (db_documents.Pruning, db.PruningOut),
+    (db_documents.WouldPrune, db.WouldPruneOut),
     (token_documents.Token, tokens.TokenOut),
     (token_documents.Issued, tokens.IssuedOut),
     (token_documents.Tokens, tokens.TokenList),
@@ -103,7 +110,7 @@ def test_the_clients_documents_name_exactly_the_doors_fields(ours, theirs):
 def test_every_document_of_the_client_is_compared():
     known = {
         kind
-        for module in (documents, token_documents, backup_documents)
+        for module in (documents, token_documents, backup_documents, db_documents)
         for _, kind in inspect.getmembers(module, typing.is_typeddict)
     }
     assert known == {ours for ours, _ in PAIRS}
@@ -159,6 +166,14 @@ async def test_every_guarded_route_is_reached_by_a_method(house):
             hub.leave(),
             hub.examine(),
             hub.mend(),
+            hub.db_health(),
+            hub.compaction(),
+            hub.compact(),
+            hub.stop_compaction(),
+            hub.pruning(),
+            hub.would_prune(),
+            hub.prune(),
+            hub.stop_pruning(),
             hub.changes(),
             hub.change("c-1"),
             hub.diff("c-1"),

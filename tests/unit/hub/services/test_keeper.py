@@ -14,7 +14,8 @@ import pytest
 from hub.core.rows import EventRow
 from hub.ids import DAY, Micros
 from hub.services import keeper as module
-from hub.services.keeper import COMPACT, PRUNE, Keep, Keeper
+from hub.services.keeper import COMPACT, PRUNE, Keeper
+from hub.services.pruner import Keep, Pruner
 from hub.services.room import Room
 from hub.store import compaction, health
 from hub.store.base import Operation, ReadAborted
@@ -24,7 +25,7 @@ from hub.store.writer import Group
 from tests.support.doors import NOW, Rows
 from tests.unit.hub.store.test_sqlite import opened
 
-KEEP = Keep(task_days=90, salvage_days=180, audit_days=365, compact_share=0.2)
+KEEP = Keep(task_days=90, salvage_days=180, audit_days=365)
 
 
 class Recorder:
@@ -46,7 +47,9 @@ class Recorder:
 @asynccontextmanager
 async def keeping(path: Path, keep: Keep = KEEP) -> AsyncIterator[Keeper]:
     async with opened(path) as store:
-        keeper = Keeper(store, Recorder(store), Room(store.reserve), Named(), keep, lambda: Micros(NOW))
+        recorder = Recorder(store)
+        pruner = Pruner(store, recorder, Named(), keep, lambda: Micros(NOW))
+        keeper = Keeper(store, recorder, Room(store.reserve), pruner, 0.2, lambda: Micros(NOW))
         owner = asyncio.create_task(keeper.errands.run())
         try:
             yield keeper
@@ -88,12 +91,12 @@ async def test_pruning_and_compaction_give_the_room_back(tmp_path: Path) -> None
         await fill(keeper.store, range(2001, 2101), NOW)
         await keeper.store.checkpoint(truncate=True)
         size = path.stat().st_size
-        assert await keeper.would_prune() == {"tasks": 2000, "tasks_needed": 0, "blobs": 0, "events": 0}
+        assert await keeper.pruner.would_prune() == {"tasks": 2000, "tasks_needed": 0, "blobs": 0, "events": 0}
         assert (await keeper.look()).backlog == 2000
 
         pruned = await done(keeper, PRUNE)
         assert (await count(keeper.store), await count(keeper.store, "attempt")) == (100, 100)
-        assert keeper.pruned["tasks"] == 2000
+        assert keeper.pruner.pruned["tasks"] == 2000
         assert pruned.steps > 2000 / 500
         found = await keeper.look()
         assert (found.backlog, found.pages.incremental) == (0, True)
@@ -132,7 +135,7 @@ async def test_a_compaction_that_was_stopped_goes_on_where_it_was(tmp_path: Path
 
 
 async def test_what_is_due_is_asked_for_once_an_hour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "WORTH_BYTES", 1)
+    monkeypatch.setattr(module, "FREE_WORTH_BYTES", 1)
     async with keeping(tmp_path / "hub.db") as keeper:
         await fill(keeper.store, range(1, 501), NOW - 91 * DAY)
         await keeper.tidy()

@@ -1,0 +1,56 @@
+"""The part of the composition root for a store that no hub has open: what it has to go through, and rewriting it once."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from hub.settings import HubSettings
+from hub.store.base import StoreUnusable
+from hub.store.compaction import Pages, rewrite_file
+from hub.store.place import take_lock
+from hub.store.sqlite import STORE_FILE, SqliteStore
+from hub.store.upgrade import Upgrade, plan
+
+
+def plan_upgrade(settings: HubSettings) -> Upgrade:
+    """What ``upgrade`` would do, changing nothing; raises StoreUnusable, also while a hub has the store open."""
+    with _alone(settings):
+        return plan(settings.data_dir / STORE_FILE)
+
+
+def upgrade(settings: HubSettings) -> Upgrade:
+    """Bring the store forward, as the next start of a hub would; what it went through. Raises StoreUnusable."""
+    planned = plan_upgrade(settings)
+
+    async def open_once() -> None:
+        store = await SqliteStore.open(settings.data_dir / STORE_FILE, durability=settings.durability)
+        await store.close()
+
+    if planned.pending:
+        asyncio.run(open_once())
+    return planned
+
+
+def rewrite(settings: HubSettings) -> tuple[Pages, Pages]:
+    """Write the file anew, without holes; its pages before and after. Raises StoreUnusable."""
+    with _alone(settings):
+        plan(settings.data_dir / STORE_FILE)  # there is one, and it is one of ours
+        return rewrite_file(settings.data_dir / STORE_FILE)
+
+
+@contextmanager
+def _alone(settings: HubSettings) -> Iterator[None]:
+    """Hold the store's lock; raises StoreUnusable when a hub does, or when there is no directory of a hub."""
+    path = settings.data_dir / STORE_FILE
+    if not path.exists():
+        raise StoreUnusable(
+            f"there is no store in {settings.data_dir}; name the directory in AGENTCOM_DATA_DIR or with --config"
+        )
+    lock = take_lock(path)
+    try:
+        yield
+    finally:
+        os.close(lock)
