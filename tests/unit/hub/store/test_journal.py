@@ -191,3 +191,15 @@ def test_no_write_builds_a_list_of_words_first(db: sqlite3.Connection, sql: str)
     """SQLite makes a temporary table of each list of three or more constants in a constraint or an index, anew for every row."""
     program = db.execute(f"EXPLAIN {sql}", [None] * sql.count("?")).fetchall()
     assert "OpenEphemeral" not in {step["opcode"] for step in program}
+
+
+def test_the_story_of_a_change_is_not_taken_for_that_of_its_task() -> None:
+    """A change that ended after its task made a whole store look broken: it was refused, and so were its backups."""
+    hub = Hub()
+    n = hub.in_review()
+    hub.do(c.Cancel(n=n))  # type: ignore[arg-type]
+    event = rows.EventRow(hub.clock.wall, "change.closed", "gatekeeper", task=n, from_state="open", to_state="closed")
+    hub.store.write([], [event])
+    assert hub.store.rows(statements()["store_fold"].replace(":limit", "10")) == []
+    hub.store.connection.execute("UPDATE task SET state = 'done' WHERE n = ?", (n,))
+    assert len(hub.store.rows(statements()["store_fold"].replace(":limit", "10"))) == 1
