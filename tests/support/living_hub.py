@@ -43,6 +43,12 @@ NO_NETWORK = {
 }
 _VOLATILE = {"agent": {"last_seen_at"}}
 """Columns that say when somebody was heard, not what was decided."""
+_OF_CHORES = {
+    "event": "kind NOT LIKE 'backup.%' AND kind <> 'hub.space'",
+    "meta": "key NOT IN ('backup_verified_at', 'integrity')",
+    "store_sample": "FALSE",
+}
+"""Which rows of these tables are not written by a hub for itself, whenever it likes."""
 
 
 class LivingHub:
@@ -165,7 +171,7 @@ class LivingHub:
         with closing(sqlite3.connect(f"file:{self.data_dir / 'hub.db'}?mode=ro", uri=True)) as store:
             store.row_factory = sqlite3.Row
             tables = [row["name"] for row in store.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")]
-            return {table: _digest(table, store.execute(f"SELECT * FROM {table}")) for table in tables}
+            return {table: _digest(table, store.execute(_rows_of(table))) for table in tables}
 
     def resident_bytes(self) -> int:
         """What its process holds in memory now."""
@@ -180,6 +186,10 @@ class LivingHub:
             news = log.read()
             self._read = log.tell()
         return [line for line in news.decode(errors="replace").splitlines() if _is_complaint(line)]
+
+
+def _rows_of(table: str) -> str:
+    return f"SELECT * FROM {table} WHERE {_OF_CHORES.get(table, 'TRUE')}"
 
 
 def _digest(table: str, rows: Iterator[sqlite3.Row]) -> str:

@@ -256,7 +256,7 @@ PATHS = [
     case("blob under no digest", "PUT /blobs/xyz", at="path.sha256", says="64 of 0-9 a-f", token="agent", content=b"x"),
     case("blob under another's digest", f"PUT /blobs/{NO_BLOB}", answer="422 digest_mismatch", says="2d711642", token="agent", content=b"x"),
     case("blob too large", f"PUT /blobs/{NO_BLOB}", answer="413 body_too_large", says="8388608", token="agent", content=b"x" * 8_388_609),
-    case("pruning of a kind", "POST /db/pruning?kind=tasks", answer="422 invalid", at="query.kind"),
+    case("pruning by another verb", "PUT /db/pruning", answer="405 method_not_allowed", says="possible is GET"),
     case("blob nobody stored", f"GET /blobs/{NO_BLOB}", answer="404 unknown_blob", token="agent"),
 ]
 
