@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -30,6 +30,7 @@ class Hub:
         self.host, _, port = self.url.removeprefix("http://").rpartition(":")
         self.port = int(port)
         self.token = (data_dir / "operator.token").read_text("utf-8").strip()
+        self.admin_token = (data_dir / "admin.token").read_text("utf-8").strip()
         self.agent_token = (data_dir / "agent.token").read_text("utf-8").strip()
 
     def memory_kib(self) -> int:
@@ -44,9 +45,13 @@ def cpu_us(pid: int) -> float:
 
 
 @contextmanager
-def running_hub() -> Iterator[Hub]:
-    """A hub with default settings, but for rate limits, on a free port; afterwards it is stopped and its directory removed."""
+def running_hub(prepare: Callable[[Path], None] = lambda _root: None) -> Iterator[Hub]:
+    """A hub with default settings, but for rate limits, on a free port; afterwards it is stopped and its directory removed.
+
+    ``prepare`` is called with the directory before the hub starts in it.
+    """
     root = Path(tempfile.mkdtemp(prefix="agentcom-bench-"))
+    prepare(root)
     with subprocess.Popen([sys.executable, __file__, str(root)], stdout=subprocess.PIPE, text=True) as process:
         try:
             yield Hub(process, root)

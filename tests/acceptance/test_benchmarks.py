@@ -50,3 +50,12 @@ async def test_the_lifecycle_benchmark_measures_whole_lifecycles_and_what_must_n
     assert found["claim_ratio"] > 0
     assert abs(found["kib_per_agent"]) < 1000
     assert found["rebuild_s_per_100k"] > 0 and found["rebuild_ratio"] > 0
+
+
+async def test_the_keeping_benchmark_prunes_and_compacts_beside_submits() -> None:
+    found = await document("keeping.py")
+    assert found["prune"]["tasks"] == 400
+    assert found["compact"]["bytes_after"] < found["compact"]["bytes_before"]
+    for phase in ("alone", "prune", "compact"):
+        assert found[phase]["submits"] > 0 and 0 < found[phase]["p50_ms"] <= found[phase]["p99_ms"]
+    assert found["prune"]["steps"] > 0 and found["compact"]["steps"] > 0
