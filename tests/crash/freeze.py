@@ -23,6 +23,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from hub.cli.demo.play import on_stage
 from hub.client import HubClient
 from tests.crash.client import Client, Job, now_us
 from tests.crash.kills import Kill
@@ -163,7 +164,7 @@ async def run(rounds: int, seed: int, root: Path) -> tuple[Findings, Freezer]:
     """All scenarios, so often; nothing is left running."""
     world = World(root, AGENTS, lease_s=LEASE_S, beat_s=BEAT_S)
     freezer = Freezer(world, Client(world.url, random.Random(seed), load=0), random.Random(seed))
-    try:
+    async with on_stage(world):
         await world.open()
         load = asyncio.create_task(freezer.client.run(world.admin_token), name="load")
         async with HubClient(world.url, world.admin_token) as hub:
@@ -182,8 +183,6 @@ async def run(rounds: int, seed: int, root: Path) -> tuple[Findings, Freezer]:
         ]
         findings.faults += faults
         return findings, freezer
-    finally:
-        await world.close()
 
 
 def show(findings: Findings, freezer: Freezer) -> list[str]:

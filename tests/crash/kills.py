@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import random
 import signal
@@ -10,7 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
 
 from hub.client import HubClient
 from hub.client.errors import HubProblem, HubUnreachable
@@ -18,15 +19,19 @@ from tests.crash.client import Client, now_us
 from tests.crash.world import Shim, World
 
 RECOVERY_LIMIT_S = 90.0
-ALONE = frozenset({"shim", "agent", "shim, by SIGTERM"})
-"""Kinds that leave the sidecar its connection."""
+STIMULUS_S = 1.0
+FATAL = frozenset(
+    {"hub.commit.after", "sidecar.fsync.before", "sidecar.fsync.after", "sidecar.rewrite.before", "sidecar.rename.before"}
+)
+"""Faults that end their process, in order: what it remembers may not be what the disk has."""
 
 
 @dataclass(slots=True)
 class Kill:
     """One strike: which sidecars it hit (by itself, a shim or an agent), whether the hub, and when all was well again.
 
-    ``ends_runs``: it hit agents or the shims that own them, so what these sidecars ran may have been lost.
+    ``ends_runs``: it hit agents or the shims that own them, so what these sidecars ran may have been lost. ``alone``: hub and sidecars
+    keep their connections.
     """
 
     kind: str
@@ -35,17 +40,29 @@ class Kill:
     sidecars: frozenset[str] = frozenset()
     hub: bool = False
     ends_runs: bool = False
+    alone: bool = False
     recovered_s: float | None = None
 
 
 @dataclass(slots=True)
 class Reaper:
-    """Kills parts of a world under the load of a client. ``kills`` is the record of everything that was done to it."""
+    """Kills parts of a world under the load of a client. ``kills`` is the record of everything that was done to it.
+
+    ``until``, on the monotonic clock, is when it had better stop.
+    """
 
     world: World
     client: Client
     chance: random.Random
+    until: float = math.inf
     kills: list[Kill] = field(default_factory=list)
+    _seen: list[str] = field(default_factory=list)
+    """What the log of the failpoints said so far."""
+
+    @property
+    def is_late(self) -> bool:
+        """Whether it is time to stop."""
+        return time.monotonic() >= self.until
 
     # ── ways to die ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -90,7 +107,7 @@ class Reaper:
         if not shims:
             return None
         shim = self.chance.choice(shims)
-        kill = self._kill("shim", 1, shim.sidecar, ends_runs=True)
+        kill = self._kill("shim", 1, shim.sidecar, ends_runs=True, alone=True)
         _end(shim.pid)
         return kill
 
@@ -102,7 +119,7 @@ class Reaper:
         pid = self.chance.choice(pids)
         runs = {(note.task, note.epoch) for note in self.world.account() if note.pid == pid}
         [sidecar] = {shim.sidecar for shim in shims if (shim.task, shim.epoch) in runs} or {""}
-        kill = self._kill("agent", 1, sidecar, ends_runs=True)
+        kill = self._kill("agent", 1, sidecar, ends_runs=True, alone=True)
         _end(pid)
         return kill
 
@@ -124,8 +141,8 @@ class Reaper:
         await self.world.strike(*names, *(["hub"] if hub else []))
         return kill
 
-    def _kill(self, kind: str, processes: int, *sidecars: str, hub: bool = False, ends_runs: bool = False) -> Kill:
-        kill = Kill(kind, now_us(), processes, frozenset(sidecars), hub=hub, ends_runs=ends_runs)
+    def _kill(self, kind: str, processes: int, *sidecars: str, **more: bool) -> Kill:
+        kill = Kill(kind, now_us(), processes, frozenset(sidecars), **more)
         self.kills.append(kill)
         return kill
 
@@ -136,11 +153,11 @@ class Reaper:
         before, began = self.client.moves, time.monotonic()
         late_s = (now_us() - kill.at_us) / 1e6
         await self.world.revive()
-        since = dict.fromkeys(self.world.names, kill.at_us) if kill.hub else {}
-        if kill.kind not in ALONE and not kill.kind.startswith("at shim."):
-            since |= dict.fromkeys(kill.sidecars, kill.at_us)
-        async with HubClient(self.world.url, self.world.admin_token, timeout_s=5) as hub, asyncio.timeout(RECOVERY_LIMIT_S):
+        since = dict.fromkeys(self.world.names if kill.hub else kill.sidecars, 0 if kill.alone else kill.at_us)
+        until = began + RECOVERY_LIMIT_S
+        async with HubClient(self.world.url, self.world.admin_token, timeout_s=5) as hub:
             while not (await self._reconciled(hub, since) and self.client.moves > before):
+                assert time.monotonic() < until, f"not well {RECOVERY_LIMIT_S:g} s after {kill}"
                 await asyncio.sleep(0.1)
                 await self.world.revive()
         kill.recovered_s = late_s + time.monotonic() - began
@@ -152,20 +169,23 @@ class Reaper:
 
     # ── failpoints ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
+    def arm(self, action: str, names: frozenset[str]) -> None:
+        """What starts from now on dies or fails at these points."""
+        self.world.arm(action, names)
+        self._seen = []
+
     async def open_at_failpoints(self) -> None:
         """Open the world, dying at every armed point that a first start reaches."""
         while not self.world.token.exists():
             self.world.token.touch()
-            count = len(self.world.points_hit())
             await self.world.try_hub()
-            if len(self.world.points_hit()) > count:
-                self._kill(f"at {self.world.points_hit()[-1]}", 1, hub=True)
+            self._points_struck()
         self.world.token.unlink()
         await self.world.open()
 
     async def at_failpoints(self, patience_s: float, tell: Callable[[str], None]) -> None:
         """Die at the points of the armed world, one after the other, until all have been reached or none is any more."""
-        stimuli: list[Callable[[], Awaitable[Any]]] = [
+        stimuli: list[Callable[[], Awaitable[Kill | None]]] = [
             self._restart_hub,
             self._restart_sidecar,
             self._end_a_shim,
@@ -176,54 +196,61 @@ class Reaper:
             self.kill_hub,
         ]
         idle = 0
-        while len(self.world.points_hit()) < len(self.world.armed) and idle < 2 * len(stimuli):
-            count = len(self.world.points_hit())
+        while len(self.world.points_hit()) < len(self.world.armed) and idle < len(stimuli) + 2 and not self.is_late:
             self.world.token.touch()
-            if await self._point_reached(count, patience_s):
+            if not await self._point_reached(patience_s):
+                done = await stimuli[idle % len(stimuli)]()
+                idle += 1
+                await self._point_reached(STIMULUS_S)
+                if done is not None:
+                    await self.recover(done)
+                    done.recovered_s = None  # it was left lying there, and its start may have been died through
+            if struck := self._points_struck():
                 idle = 0
-                await self._die_at_point()
-                if len(self.kills) % 25 == 0:
-                    tell(f"{len(self.world.points_hit())} points reached")
-                continue
-            done = await stimuli[idle % len(stimuli)]()
-            idle += 1
-            if await self._point_reached(count, 1.0):
-                idle = 0
-                await self._die_at_point()
-            if isinstance(done, Kill):
-                await self.recover(done)
-            else:
-                await self.world.revive()
-            tell(f"{len(self.world.points_hit())} points reached; {idle} times none")
+                await self.recover(struck[-1])
+            tell(f"{len(self.world.points_hit())} points reached{f', {idle} times none' if idle else ''}")
         self.world.token.unlink(missing_ok=True)
 
-    async def _point_reached(self, count: int, within_s: float) -> bool:
-        until = time.monotonic() + within_s
+    async def _point_reached(self, within_s: float) -> bool:
+        count, until = len(self._seen), time.monotonic() + within_s
         while time.monotonic() < until:
             if len(self.world.points_hit()) > count:
                 return True
-            dead = self.world.dead()
-            if dead:  # at its start, before it could be known by its pid
-                await asyncio.sleep(0.1)
-                return len(self.world.points_hit()) > count
             await asyncio.sleep(0.02)
         return False
 
-    async def _die_at_point(self) -> None:
-        name, _, pid, last = self.world.failpoint_log.read_text("utf-8").splitlines()[-1].split()
-        if name.startswith("shim."):
-            kill = self._kill(f"at {name}", 1, self.world.shim_of(int(pid), last).sidecar, ends_runs=True)
-        else:
-            who = self.world.name_of(int(pid)) or ("hub" if name.startswith("hub.") else "")
-            await asyncio.sleep(0.05)
-            kill = self._kill(f"at {name}", 1, *({who} - {"hub", ""}), hub=name.startswith("hub."))
-        await self.recover(kill)
+    def _points_struck(self) -> list[Kill]:
+        """The record of what happened at failpoints since the last look."""
+        lines = self.world.failpoint_log.read_text("utf-8").splitlines() if self.world.failpoint_log.exists() else []
+        struck = [self._struck(*line.split()) for line in lines[len(self._seen) :]]
+        self._seen = lines
+        return struck
 
-    async def _restart_hub(self) -> None:
+    def _struck(self, name: str, action: str, pid: str, at_us: str, last: str) -> Kill:
+        failed, in_shim = action == "error", name.startswith("shim.")
+        who = self.world.shim_of(int(pid), last).sidecar if in_shim else Path(last).parent.name
+        hub = name.startswith("hub.")
+        kill = self._kill(
+            f"{'error' if failed else 'at'} {name}",
+            0 if failed else 1,
+            *([] if hub else [who]),
+            hub=hub,
+            ends_runs=in_shim or (failed and not hub),
+            alone=in_shim or (failed and name not in FATAL),
+        )
+        kill.at_us = int(at_us)
+        return kill
+
+    async def _restart_hub(self) -> Kill:
+        kill = self._kill("hub, by SIGTERM", 1, hub=True)
         await self.world.strike("hub", signum=signal.SIGTERM)
+        return kill
 
-    async def _restart_sidecar(self) -> None:
-        await self.world.strike(self.chance.choice(self.world.names), signum=signal.SIGTERM)
+    async def _restart_sidecar(self) -> Kill:
+        name = self.chance.choice(self.world.names)
+        kill = self._kill("sidecar, by SIGTERM", 1, name)
+        await self.world.strike(name, signum=signal.SIGTERM)
+        return kill
 
     async def _end_a_shim(self) -> Kill | None:
         shims = self.world.living_shims()
@@ -232,7 +259,7 @@ class Reaper:
         shim: Shim = self.chance.choice(shims)
         with suppress(ProcessLookupError):
             os.kill(shim.pid, signal.SIGTERM)
-        return self._kill("shim, by SIGTERM", 1, shim.sidecar, ends_runs=True)
+        return self._kill("shim, by SIGTERM", 1, shim.sidecar, ends_runs=True, alone=True)
 
 
 def _end(pid: int) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,7 +24,8 @@ from tests.support.fleet import LAUNCHER, ROOT, Fleet, environment_of, processes
 
 REPO = "site"
 AGENT = Path(__file__).with_name("agent.py")
-START_TRIES = 300
+START_S = 90.0
+"""A hub that does not serve after this long, started again and again, never will."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,7 @@ class Noted:
 
 
 class World(Fleet):
-    """A fleet whose hub and sidecars run with failpoints ``armed``; each kills once, and only while there is a ``token``."""
+    """A fleet whose hub and sidecars run with failpoints armed; each kills or fails once, and only while there is a ``token``."""
 
     def __init__(self, root: Path, agents: int, *, lease_s: float = 60.0, beat_s: float = 3.0) -> None:
         super().__init__(root, agents)
@@ -56,7 +58,16 @@ class World(Fleet):
         self.account_file = root / "agents.log"
         self.token: Path = root / "token"
         self.armed: frozenset[str] = frozenset()
-        self._lease = {"AGENTCOM_LEASE_TERM_S": str(lease_s), "AGENTCOM_LEASE_BEAT_S": str(beat_s)}
+        self.action = "kill"
+        self._settings = {
+            "AGENTCOM_LEASE_TERM_S": str(lease_s),
+            "AGENTCOM_LEASE_BEAT_S": str(beat_s),
+            "AGENTCOM_DAMPERS_STRIKES": "0",  # that runs end badly here is no fault of their agents
+        }
+
+    def arm(self, action: str, names: frozenset[str]) -> None:
+        """What starts from now on has these points; what they do goes to a log of its own."""
+        self.armed, self.action, self.failpoint_log = names, action, self.root / f"{action}s.log"
 
     async def open(self) -> None:
         """Start everything."""
@@ -102,10 +113,11 @@ class World(Fleet):
 
     async def _spawn(self, argv: list[str], name: str, env: dict[str, str]) -> asyncio.subprocess.Process:
         sides = ("hub.",) if name == "hub" else ("sidecar.", "shim.")
-        if self.armed:
-            everywhere = ",".join(f"{point}:kill" for point in sorted(self.armed) if point.startswith(sides))
-            env |= {points.POINTS: everywhere, points.LOG: str(self.failpoint_log), points.TOKEN: str(self.token)}
-        env |= self._lease | {"PYTHONPATH": str(ROOT), TAP: str(self.tap_of(name))}
+        if here := sorted(point for point in self.armed if point.startswith(sides)):
+            env[points.POINTS] = ",".join(f"{point}:{self.action}" for point in here)
+            if not self.action.startswith("delay"):  # a disk may be slow again and again
+                env |= {points.LOG: str(self.failpoint_log), points.TOKEN: str(self.token)}
+        env |= self._settings | {"PYTHONPATH": str(ROOT), TAP: str(self.tap_of(name))}
         program = argv if name != "hub" else [LAUNCHER, *argv]
         return await stage.Stage._spawn(self, ["tests.crash.tapped", *program] if name != "hub" else program, name, env)
 
@@ -131,13 +143,14 @@ class World(Fleet):
 
     async def revive_hub(self) -> None:
         """Have the hub serve, through as many deaths as its start may have."""
-        for _ in range(START_TRIES):
-            if self._hub is not None and self._hub.returncode is None:
-                if await self._is_ready():
-                    return
-                await asyncio.sleep(0.1)
-            else:
+        until = time.monotonic() + START_S
+        while time.monotonic() < until:
+            if self._hub is None or self._hub.returncode is not None:
                 await self.try_hub()
+            elif await self._is_ready():
+                return
+            else:
+                await asyncio.sleep(0.1)
         raise AssertionError(f"the hub does not start; see {self.root / 'hub.log'}")
 
     async def try_hub(self) -> None:
@@ -151,16 +164,6 @@ class World(Fleet):
         for name in self.names:
             if name not in self._sidecars or self._sidecars[name].returncode is not None:
                 await self.start_sidecar(name)
-
-    def dead(self) -> list[str]:
-        """Who ended though nobody was to know: the hub or sidecars."""
-        ended = [name for name, process in self._sidecars.items() if process.returncode is not None]
-        return ended + (["hub"] if self._hub is not None and self._hub.returncode is not None else [])
-
-    def name_of(self, pid: int) -> str | None:
-        """Which of hub and sidecars has this pid."""
-        known = {process.pid: name for name, process in self._sidecars.items()}
-        return "hub" if self._hub is not None and self._hub.pid == pid else known.get(pid)
 
     async def strike(self, *names: str, signum: int = signal.SIGKILL) -> None:
         """Signal the hub or sidecars at once, and wait until they are gone."""

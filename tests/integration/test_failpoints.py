@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -89,6 +90,19 @@ async def test_an_error_is_the_natural_one_of_its_seam(fleet: Fleet, tmp_path: P
     assert await fleet.died("hub") == EXIT_STORE, "a sync that failed is never tried again"
     await fleet.start_hub()
     assert await _submit(fleet) == "t-1"
+
+
+async def test_no_answer_leaves_before_its_commit(fleet: Fleet, tmp_path: Path) -> None:
+    fleet.token = tmp_path / "token"
+    fleet.failpoints["hub"] = "hub.commit.before:delay(30000)"
+    await fleet.start_hub()
+    fleet.token.touch()
+    submit = asyncio.create_task(_submit(fleet))
+    await wait_until(lambda: _hit(fleet, "hub.commit.before"), limit_s=30, what="the commit was held up")
+    await asyncio.sleep(0.5)  # ample time for an answer that does not wait
+    await fleet.kill_hub()
+    with pytest.raises(HubUnreachable):
+        await submit
 
 
 async def _submit(fleet: Fleet) -> str:

@@ -55,7 +55,7 @@ class Point:
             return 0.0
         if self.log is not None:
             with self.log.open("a") as file:  # one short write with O_APPEND
-                file.write(f"{self.name} {self.action} {os.getpid()} {sys.argv[-1]}\n")
+                file.write(f"{self.name} {self.action} {os.getpid()} {time.time_ns() // 1000} {sys.argv[-1]}\n")
         if self.action == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         if self.action == "error":
