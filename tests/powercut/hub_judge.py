@@ -16,6 +16,7 @@ from hub.edge.auth import Authenticator
 from hub.first_start import first_start, now_us
 from hub.ids import Micros
 from hub.store import tokens
+from hub.store.backups import BACKUPS_DIR, look, verify
 from hub.store.recovery import load_snapshot
 from hub.store.sqlite import STORE_FILE, Durability, SqliteStore
 from hub.store.writer import Group
@@ -45,8 +46,9 @@ def judge_hub(root: Path, told: Sequence[Step], durability: Durability = "full")
         auth = asyncio.run(_start(data_dir, durability))
     except (HubError, sqlite3.Error) as fault:
         return [f"the hub does not start: {fault}"]
+    shelf = data_dir / BACKUPS_DIR
     with closing(sqlite3.connect(data_dir / STORE_FILE)) as store:
-        return [*_consistent(store), *_broken(store, auth, promises)]
+        return [*_consistent(store), *_broken(store, auth, shelf, promises), *_half(shelf)]
 
 
 async def _start(data_dir: Path, durability: Durability) -> Authenticator:
@@ -71,7 +73,7 @@ def _consistent(store: sqlite3.Connection) -> list[str]:
     return faults + [f"t-{n} is {state}, its newest event says {told}" for n, state, told in store.execute(_UNTOLD)]
 
 
-def _broken(store: sqlite3.Connection, auth: Authenticator, promises: Sequence[Step]) -> list[str]:
+def _broken(store: sqlite3.Connection, auth: Authenticator, shelf: Path, promises: Sequence[Step]) -> list[str]:
     ending = {step.promise.get("ends") for step in promises}
     faults = []
     for step in promises:
@@ -83,11 +85,19 @@ def _broken(store: sqlite3.Connection, auth: Authenticator, promises: Sequence[S
                 kept = text in ending or _opens(auth, text)
             case {"closed": text}:
                 kept = not _opens(auth, text)
+            case {"backup": name}:
+                kept = verify(look(shelf / name)) == []
             case _:
                 kept = True
         if not kept:
             faults.append(promise["said"])
     return faults
+
+
+def _half(shelf: Path) -> list[str]:
+    """Whatever says of itself that it is a backup is one."""
+    said = [found for found in map(look, shelf.glob("[0-9]*")) if found.manifest is not None]
+    return [f"backup {backup.name}: {fault}" for backup in said for fault in verify(backup)]
 
 
 def _opens(auth: Authenticator, text: Any) -> bool:

@@ -38,6 +38,8 @@ def record_hub(place: Path, *, rounds: int, durability: str = "full") -> Tape:
             _merge(hub, recording)
             for number in range(rounds):
                 _round(hub, recording, number)
+            backup = hub.made("POST", "/backups")["name"]
+            recording.mark(f"backup {backup}", backup=backup)
     return recording.tape()
 
 
