@@ -45,8 +45,9 @@ async def follow(hub: HubClient, task: str, *, json: bool) -> str:
 
     The row is read after the stream is open, so a task that ends in between is not waited for.
     """
-    found = await hub.task(task)
-    shown = 0
+    from hub.client import Reset
+
+    found, opened = await hub.task(task), False
     async with aclosing(hub.events(task=found["id"], patience_s=PATIENCE_S)) as stream:
         async for item in stream:
             if isinstance(item, dict):
@@ -55,19 +56,27 @@ async def follow(hub: HubClient, task: str, *, json: bool) -> str:
                 else:
                     event_line(item)
                     await _call_for_person(hub, item)
-                shown = item["seq"]
                 if item["to_state"] in TERMINAL:
                     return str(item["to_state"])
-                continue
-            found = await hub.task(task)
-            if shown == 0 and not json:
-                render.say(render.Cell(found["id"], "bold"), "  ", state(found["state"]), f"  {found['title']}")
-                _waiting_change(found)
-                ask(found)
-                shown = item.seq
-            if found["state"] in TERMINAL:
-                return found["state"]
+            elif not opened or isinstance(item, Reset):  # of a stream that goes on, every event is still to come
+                found = await hub.task_at_last(found["id"], patience_s=PATIENCE_S)
+                if not opened and not json:
+                    _introduce(found)
+                opened = True
+                if found["state"] in TERMINAL and not any(_ends_it(event, item.seq) for event in found["history"]):
+                    return found["state"]
     return found["state"]
+
+
+def _ends_it(event: Event, after: int) -> bool:
+    """Whether this event ends its task and is still to come on a stream that stands at ``after``."""
+    return event["seq"] > after and event["to_state"] in TERMINAL
+
+
+def _introduce(task: TaskDetail) -> None:
+    render.say(render.Cell(task["id"], "bold"), "  ", state(task["state"]), f"  {task['title']}")
+    _waiting_change(task)
+    ask(task)
 
 
 async def _call_for_person(hub: HubClient, event: Event) -> None:
@@ -75,7 +84,7 @@ async def _call_for_person(hub: HubClient, event: Event) -> None:
     if event["kind"] == "change.waiting":
         _say_change(f"c-{(event['data'] or {}).get('change')}")
     elif event["kind"] == "task.blocked" and event["task"] is not None:
-        ask(await hub.task(event["task"]))
+        ask(await hub.task_at_last(event["task"], patience_s=PATIENCE_S))
 
 
 def _waiting_change(task: TaskDetail) -> None:

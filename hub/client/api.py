@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import time
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from email.utils import parsedate_to_datetime
-
-import httpx2
 
 from hub.client.backups import BackupApi
 from hub.client.db import DbApi
 from hub.client.documents import Examination, Status, TaskDetail
-from hub.client.errors import HubUnreachable
+from hub.client.errors import HubProblem, HubUnreachable
 from hub.client.registered import AgentApi, ChangeApi, ProjectApi, RepoApi
 from hub.client.salvage import SalvageApi
-from hub.client.stream import EventApi
+from hub.client.stream import FIRST_RETRY_S, LAST_RETRY_S, EventApi
 from hub.client.tasks import TaskApi
 from hub.client.tokens import TokenApi
 from hub.client.transport import part
@@ -39,15 +38,32 @@ class HubClient(TaskApi, AgentApi, ChangeApi, SalvageApi, ProjectApi, RepoApi, E
         """Wait, without polling, until a task is done, dead or cancelled, also over restarts of the hub; bound it with a timeout."""
         async with aclosing(self.events(task=task)) as items:
             async for _ in items:  # the first says that the stream is open: what is read now misses nothing
-                with suppress(HubUnreachable):
-                    found = await self.task(task)
-                    if found["state"] in TERMINAL:
-                        return found
+                found = await self.task_at_last(task)
+                if found["state"] in TERMINAL:
+                    return found
         raise AssertionError("a stream of events ends only when it is closed")
+
+    async def task_at_last(self, task: str, *, patience_s: float | None = None) -> TaskDetail:
+        """One task, asked for until the hub answers, also over its restarts.
+
+        Raises HubProblem if the hub refuses, and HubUnreachable when there is no answer for ``patience_s`` (None: never).
+        """
+        loop, wait_s = asyncio.get_running_loop(), FIRST_RETRY_S
+        since = loop.time()
+        while True:
+            try:
+                return await self.task(task)
+            except (HubUnreachable, HubProblem) as fault:
+                if isinstance(fault, HubProblem) and fault.status < 500:
+                    raise
+                if patience_s is not None and loop.time() - since >= patience_s:
+                    raise
+            await asyncio.sleep(wait_s)
+            wait_s = min(LAST_RETRY_S, 2 * wait_s)
 
     async def readiness(self) -> dict[str, bool]:
         """Each check that a ready hub passes; needs no token. ``{"answers": False}`` when something else answers for it."""
-        answer = await self._public("/readyz")
+        answer = await self.exchange("GET", "/readyz")
         try:
             return dict(answer.json()["checks"])
         except (ValueError, KeyError, TypeError):
@@ -56,14 +72,8 @@ class HubClient(TaskApi, AgentApi, ChangeApi, SalvageApi, ProjectApi, RepoApi, E
     async def clock(self) -> float | None:
         """How far the hub's clock is ahead of this one, in seconds, to about one; None if the answer has no date."""
         sent = time.time()
-        date = (await self._public("/healthz")).headers.get("date")
+        date = (await self.exchange("GET", "/healthz")).headers.get("date")
         return None if date is None else parsedate_to_datetime(date).timestamp() - (sent + time.time()) / 2
-
-    async def _public(self, path: str) -> httpx2.Response:
-        try:
-            return await self.http.get(path)
-        except (httpx2.TransportError, httpx2.InvalidURL) as fault:
-            raise HubUnreachable(self.base_url, fault) from fault
 
     async def examine(self) -> Examination:
         """Have the hub examine itself; it asks every remote, so this may take 20 seconds."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypedDict
 
+import httpx2
+
 
 class FieldFault(TypedDict):
     """One fault of what was sent."""
@@ -39,7 +41,23 @@ class HubUnreachable(Exception):
     """
 
     def __init__(self, url: str, cause: Exception) -> None:
-        super().__init__(f"no answer from {url}: {cause or type(cause).__name__}")
+        super().__init__(f"no answer from {url}: {_why(cause)}")
         self.url = url
-        unknown_issuer = "CERTIFICATE_VERIFY_FAILED" in str(cause)
-        self.hint = "if its certificate is of an authority of yours, name that in SSL_CERT_FILE" if unknown_issuer else ""
+        self.hint = _cure(cause)
+
+
+def _why(cause: Exception) -> str:
+    """In words, also for what the library says none about."""
+    silent = isinstance(cause, (TimeoutError, httpx2.TimeoutException))
+    return str(cause) or ("nothing was heard in time" if silent else "the connection broke off")
+
+
+def _cure(cause: Exception) -> str:
+    if "CERTIFICATE_VERIFY_FAILED" in str(cause):
+        return "if its certificate is of an authority of yours, name that in SSL_CERT_FILE"
+    if isinstance(cause, (TimeoutError, httpx2.ReadTimeout, httpx2.WriteTimeout)):
+        return (
+            "something there takes connections and does not answer: a hub that hangs (its log says why), a network that loses "
+            "what is sent, or no hub at all; whether the request took effect is not known"
+        )
+    return ""

@@ -16,6 +16,9 @@ from hub.wire.address import is_loopback
 T = TypeVar("T")
 
 TIMEOUT_S = 30.0
+"""How long nothing at all may be heard."""
+DRIPS = 4
+"""How many times as long a whole exchange may take, however slowly it goes on."""
 RATE_LIMITED = "rate_limited"
 PATIENCE_S = 60.0
 """How long one call waits in all for its turn."""
@@ -35,6 +38,7 @@ class Transport:
         transport: httpx2.AsyncBaseTransport | None = None,
     ) -> None:
         self.base_url = base_url.rstrip("/")
+        self._timeout_s = timeout_s
         headers = {"Accept": "application/json"}
         if token:
             headers["Authorization"] = f"Bearer {token}"
@@ -77,18 +81,15 @@ class Transport:
         extra = {key: value for key, value in (headers or {}).items() if value}
         patience_s = PATIENCE_S
         while True:
-            try:
-                answer = await self.http.request(
-                    method,
-                    API + path,
-                    json=body,
-                    content=content,
-                    params=wanted or None,
-                    headers=extra or None,
-                    timeout=httpx2.USE_CLIENT_DEFAULT if timeout_s is None else timeout_s,
-                )
-            except (httpx2.TransportError, httpx2.InvalidURL) as fault:
-                raise HubUnreachable(self.base_url, fault) from fault
+            answer = await self.exchange(
+                method,
+                API + path,
+                timeout_s=timeout_s,
+                json=body,
+                content=content,
+                params=wanted or None,
+                headers=extra or None,
+            )
             if answer.status_code < 300:
                 return answer
             problem = refusal(answer)
@@ -97,6 +98,15 @@ class Transport:
                 raise problem
             patience_s -= max(wait_s, LEAST_WAIT_S)
             await asyncio.sleep(max(wait_s, LEAST_WAIT_S))
+
+    async def exchange(self, method: str, path: str, *, timeout_s: float | None = None, **request: Any) -> httpx2.Response:
+        """One request and its whole answer, whatever it is; raises :class:`HubUnreachable` without one."""
+        silent_s = timeout_s or self._timeout_s
+        try:
+            async with asyncio.timeout(DRIPS * silent_s):
+                return await self.http.request(method, path, timeout=silent_s, **request)
+        except (httpx2.TransportError, httpx2.InvalidURL, TimeoutError) as fault:
+            raise HubUnreachable(self.base_url, fault) from fault
 
     async def ask(self, _kind: type[T], method: str, path: str, **rest: Any) -> T:
         """Send, and the JSON document of the answer, which the hub promises to be a ``_kind``."""

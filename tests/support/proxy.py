@@ -145,7 +145,8 @@ class Pair:
             if raw.startswith(b"HTTP/1.1 101 "):
                 for messages in self._messages.values():
                     messages.upgraded = True
-            trap = next((trap for trap in self._proxy.traps if trap.matches(way, payload)), None)
+            traps = () if self.silent else self._proxy.traps
+            trap = next((trap for trap in traps if trap.matches(way, payload)), None)
             if trap is not None:
                 trap.sprung = True
             yield raw[: len(raw) if trap is None else trap.point.of(len(raw))], trap
