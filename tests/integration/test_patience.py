@@ -28,6 +28,7 @@ HEALTH = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection_module, "HEAD_S", 0.2)
     monkeypatch.setattr(middleware, "BODY_S", 0.2)
+    monkeypatch.setattr(connection_module, "WRITE_S", 0.4)
 
 
 @asynccontextmanager
@@ -154,3 +155,25 @@ async def test_a_request_that_is_cut_off_is_no_failure_of_the_hub(half: bytes, c
         assert house.conductor.commands == []
     printed = capsys.readouterr()
     assert "request_failed" not in printed.out + printed.err
+
+
+DOCS = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+async def test_a_client_that_does_not_read_its_answers_is_cut_off() -> None:
+    async with listening() as (_, port):
+        _reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
+        writer.transport.pause_reading()
+
+        async def ask_on() -> None:
+            async with asyncio.timeout(30):
+                while True:
+                    writer.write(DOCS)
+                    await asyncio.wait_for(writer.drain(), 10)
+                    await asyncio.sleep(0.01)
+
+        try:
+            with pytest.raises(ConnectionError):
+                await ask_on()
+        finally:
+            writer.transport.abort()

@@ -1,8 +1,8 @@
-"""An HTTP connection that waits for a request only so long, and ends in order when what comes is none.
+"""An HTTP connection that waits for a request, and for its answer to be taken, only so long, and ends in order when what comes is none.
 
 Uvicorn bounds a connection that says nothing between two requests, but not one that says it byte by byte: each byte would hold a socket of
-the hub for ever. And it fails where the rest of a request turns out to be no HTTP after the answer has left. How long a body may take is
-the middleware's to say.
+the hub for ever. Nor one that does not read: what waits for it would stay in memory for as long as it likes. And it fails where the rest of
+a request turns out to be no HTTP after the answer has left. How long a body may take is the middleware's to say.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from hub.edge.http.problem import MEDIA_TYPE, problem
 
 HEAD_S = 10.0
 """From the first byte that could be a request's to the end of its head."""
+WRITE_S = 30.0
+"""Whoever takes nothing of what waits for them for so long is cut off; a stream resumes where it was."""
 
 
 MAX_WAITING = 2048
@@ -26,11 +28,12 @@ the one that has waited longest is closed: whoever means it says at once what he
 
 
 class Connection(H11Protocol):
-    """One client's connection: a head that is not whole in time is answered 408 and ends it."""
+    """One client's connection: a head that is not whole in time is answered 408 and ends it, an answer that is not taken just ends it."""
 
     waiting: ClassVar[dict[Connection, None]] = {}
     """Those that are waited for, the longest first."""
     _deadline: asyncio.TimerHandle | None = None
+    _stuck: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         """Wait for the first request."""
@@ -57,6 +60,30 @@ class Connection(H11Protocol):
         """The client is gone."""
         super().connection_lost(exc)
         self._disarm()
+        self._unstick()
+
+    def pause_writing(self) -> None:
+        """The client does not keep up."""
+        super().pause_writing()
+        self._watch()
+
+    def resume_writing(self) -> None:
+        """The client keeps up again."""
+        super().resume_writing()
+        self._unstick()
+
+    def _watch(self) -> None:
+        self._stuck = self.loop.call_later(WRITE_S, self._look, self.transport.get_write_buffer_size())
+
+    def _look(self, waiting_bytes: int) -> None:
+        if self.transport.get_write_buffer_size() < waiting_bytes:
+            self._watch()
+        else:
+            self.transport.abort()
+
+    def _unstick(self) -> None:
+        if self._stuck is not None:
+            self._stuck.cancel()
 
     def _mind(self) -> None:
         """Arm the deadline where a head is awaited; take it away where a request is served or the socket is a sidecar's now."""
