@@ -204,8 +204,9 @@ class Hub:
         settings, reader = self._settings, store.reader
         auth = Authenticator(key, await tokens.every(reader), now_us)
         hub_id, feed_epoch, hub_epoch = await store.begin_epoch()
-        metrics, clock, feed = Metrics(), SteadyClock(), Feed(feed_epoch, store.last_seq)
-        room, facts = Room(store.reserve, settings.storage.blob_quota_mb * MEBIBYTE), FactReader(reader)
+        metrics, feed, facts = Metrics(), Feed(feed_epoch, store.last_seq), FactReader(reader)
+        room = Room(store.reserve, settings.storage.blob_quota_mb * MEBIBYTE)
+        clock = SteadyClock(on_lag=metrics.loop_lag_seconds.observe)
         limiter = Limiter(rates_of(settings.dampers), refused=lambda tier: metrics.rate_limited.labels(tier).inc())
         links = Links(
             terms=settings.terms,
@@ -229,7 +230,14 @@ class Hub:
         await conductor.open()
         links.connect(conductor)
         metrics.watch(
-            conductor.ready_by_lane, conductor.live_by_state, lambda: links.connected, lambda: len(conductor.quarantined())
+            conductor.ready_by_lane,
+            conductor.live_by_state,
+            {
+                metrics.agents_connected: lambda: links.connected,
+                metrics.agents_quarantined: lambda: len(conductor.quarantined()),
+                metrics.links: lambda: links.open,
+                metrics.observers: lambda: feed.observers,
+            },
         )
         git = Git(environ=os.environ, talk_timeout_s=settings.git.remote_timeout_s)
         forge = LocalForge(root=settings.data_dir / "repositories", git=git)

@@ -160,6 +160,11 @@ class Links:
         """Live sessions."""
         return len(self._live)
 
+    @property
+    def open(self) -> int:
+        """Sockets that are open, also those without a session yet."""
+        return len(self._all)
+
     def greet(self, link: Link) -> int:
         """A link said hello and waits for its welcome: the number by which the welcome finds it, also behind a quick reconnect."""
         link.greeting = next(self._greetings)

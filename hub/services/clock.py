@@ -20,8 +20,13 @@ STALL_US = 1_000_000
 class SteadyClock:
     """Monotonic microseconds without stalls. Ask often: the pulse task guarantees that it is asked twice a second."""
 
-    def __init__(self, raw: Callable[[], int] = lambda: time.monotonic_ns() // 1000) -> None:
+    def __init__(
+        self,
+        raw: Callable[[], int] = lambda: time.monotonic_ns() // 1000,
+        on_lag: Callable[[float], None] = lambda _seconds: None,
+    ) -> None:
         self._raw = raw
+        self._on_lag = on_lag
         self._last = raw()
         self._lost = 0
         self._waiting_since: int | None = None
@@ -51,10 +56,13 @@ class SteadyClock:
         return max(0, now - self._waiting_since - STALL_US) if self._waiting_since is not None else 0
 
     async def pulse(self) -> None:
-        """Look at the clock twice a stall bound, for ever."""
+        """Look at the clock twice a stall bound, for ever, and tell how late that was, in seconds."""
+        loop = asyncio.get_running_loop()
         while True:
+            due = loop.time() + STALL_US / 2_000_000
             await asyncio.sleep(STALL_US / 2_000_000)
             self.mono()
+            self._on_lag(loop.time() - due)
 
     def stamp(self) -> Stamp:
         """The moment and a jitter, for one command."""

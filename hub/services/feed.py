@@ -75,6 +75,11 @@ class Feed:
         for listener in self._listeners:
             listener(events)
 
+    @property
+    def observers(self) -> int:
+        """Streams that are read live."""
+        return len(self._streams)
+
     @asynccontextmanager
     async def subscribe(self, after: int | None) -> AsyncIterator[Stream]:
         """Join the ring after this seq (None: from now on). Events before ``stream.first`` must be read from the rows."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TypeVar
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from hub.ids import Lane, TaskState, Verdict
@@ -31,6 +33,17 @@ class Metrics:
         )
         self.quarantines = Counter("agentcom_quarantines", "Agents put into quarantine.", registry=registry)
         self.rate_limited = Counter("agentcom_rate_limited", "Attempts refused for their number.", ["tier"], registry=registry)
+        self.links = Gauge("agentcom_links", "Open sockets of sidecars, also those without a session yet.", registry=registry)
+        self.observers = Gauge("agentcom_observers", "Streams of events that are read live.", registry=registry)
+        self.loop_lag_seconds = Histogram(
+            "agentcom_loop_lag_seconds",
+            "How late the event loop is, looked at twice a second.",
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        Gauge("agentcom_threads", "Threads of the process.", registry=registry).set_function(threading.active_count)
+        Gauge("agentcom_asyncio_tasks", "Tasks of the event loop.", registry=registry).set_function(_tasks)
+        ProcessCollector(registry=registry)  # memory, open files, processor time, start
         self.push_seconds = Histogram(
             "agentcom_push_latency_seconds", "From a claim's decision to its assign frame.", buckets=_SECONDS, registry=registry
         )
@@ -95,16 +108,15 @@ class Metrics:
         self,
         queue: Callable[[], Mapping[Lane, int]],
         states: Callable[[], Mapping[TaskState, int]],
-        connected: Callable[[], int],
-        quarantined: Callable[[], int],
+        counts: Mapping[Gauge, Callable[[], int]],
     ) -> None:
-        """Read the gauges from the scheduler when they are scraped, not when they change."""
+        """Read gauges from where their figures are when they are scraped, not when they change."""
         for lane in Lane:
             self.queue_depth.labels(lane).set_function(partial(_lookup, queue, lane))
         for state in TaskState:
             self.tasks.labels(state).set_function(partial(_lookup, states, state))
-        self.agents_connected.set_function(connected)
-        self.agents_quarantined.set_function(quarantined)
+        for gauge, count in counts.items():
+            gauge.set_function(count)
 
     def watch_store(self, figures: Callable[[], Mapping[str, float]]) -> None:
         """Read the store's gauges when they are scraped: ``figures`` by the names of the metrics, without their prefix."""
@@ -127,6 +139,11 @@ class Metrics:
 
 
 K = TypeVar("K")
+
+
+def _tasks() -> int:
+    """Of the loop that renders: the hub's only one."""
+    return len(asyncio.all_tasks())
 
 
 def _lookup(read: Callable[[], Mapping[K, int]], key: K) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -116,3 +118,14 @@ def test_a_stamp_has_all_three() -> None:
     stamp = SteadyClock().stamp()
     assert stamp.wall > 1_600_000_000_000_000
     assert 0 <= stamp.jitter < 1
+
+
+async def test_the_pulse_tells_how_late_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    lags: list[float] = []
+    monkeypatch.setattr("hub.services.clock.STALL_US", 2)
+    pulse = asyncio.create_task(SteadyClock(on_lag=lags.append).pulse())
+    while not lags:
+        await asyncio.sleep(0)
+    pulse.cancel()
+    await asyncio.gather(pulse, return_exceptions=True)
+    assert all(lag >= 0 for lag in lags)
