@@ -177,3 +177,14 @@ async def test_a_client_that_does_not_read_its_answers_is_cut_off() -> None:
                 await ask_on()
         finally:
             writer.transport.abort()
+
+
+async def test_a_client_that_does_not_read_does_not_hold_up_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Uvicorn waited for it, and then failed what it had waited for."""
+    monkeypatch.setattr(connection_module, "WRITE_S", 60.0)
+    async with listening() as (_, port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
+        writer.write(DOCS * 500)
+        await reader.readline()  # the answers have begun, and are more than any buffer takes
+        await asyncio.sleep(0.5)
+    writer.transport.abort()

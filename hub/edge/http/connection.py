@@ -62,6 +62,13 @@ class Connection(H11Protocol):
         self._disarm()
         self._unstick()
 
+    def shutdown(self) -> None:
+        """The hub goes: whoever does not read is not waited for."""
+        if self.flow.write_paused:
+            self.transport.abort()
+        else:
+            super().shutdown()
+
     def pause_writing(self) -> None:
         """The client does not keep up."""
         super().pause_writing()
