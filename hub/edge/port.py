@@ -76,12 +76,13 @@ def _guarded(peers: Peers) -> type[asyncio.Protocol]:
         _refused = False
 
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
-            host = str((transport.get_extra_info("peername") or ("unknown",))[0])
-            if peers.admits(host):
+            peer = transport.get_extra_info("peername")  # none: whoever came has gone again
+            if peer is not None and peers.admits(str(peer[0])):
                 super().connection_made(transport)
                 return
             self._refused = True
-            _tell(told, host)
+            if peer is not None:
+                _tell(told, str(peer[0]))
             cast("asyncio.Transport", transport).abort()
 
         def connection_lost(self, exc: Exception | None) -> None:
