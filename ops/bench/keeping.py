@@ -149,7 +149,7 @@ def main() -> int:
     given = options(__doc__).parse_args()
     quiet()
     sizes = TINY if given.tiny else SIZES
-    with running_hub(lambda root: fill(root, int(sizes["tasks"]))) as hub:
+    with running_hub(prepare=lambda root: fill(root, int(sizes["tasks"]))) as hub:
         found = asyncio.run(measure(hub, sizes))
     document = {**found, "settings": {"durability": "full", **sizes}, "machine": machine()}
     alone = found["alone"]["p99_ms"]

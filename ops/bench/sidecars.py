@@ -64,6 +64,11 @@ class TimerRun:
         self._stopped: str | None = None
         self._changed = asyncio.Event()
 
+    @property
+    def over(self) -> bool:
+        """Whether its agent has ended, looked at or not."""
+        return self._stopped is not None or boot_us() >= min(self._ends_us, self._soft_us)
+
     def extend(self, deadline: Deadline) -> None:
         self._soft_us = max(self._soft_us, deadline.soft_us)
 
@@ -97,6 +102,8 @@ class Site:
     prepare_s: float = 0.0
     """How long it takes until a workspace is there."""
     starts: Counter[tuple[int, int]] = field(default_factory=Counter)
+    overlaps: int = 0
+    """Runs that began while another of the same task was alive."""
     runs: dict[str, TimerRun] = field(default_factory=dict)
     assigned: Callable[[int, int], None] = lambda _task, _at_ns: None
     """Called with each offer and the moment it arrived, in monotonic nanoseconds."""
@@ -106,6 +113,7 @@ class Site:
     async def start(self, run_id: str, order: Order, deadline: Deadline) -> TimerRun:
         task, epoch, _round = run_id.split("-")
         self.starts[int(task), int(epoch)] += 1
+        self.overlaps += any(name.startswith(f"{task}-") and not run.over for name, run in self.runs.items())
         self.runs[run_id] = run = TimerRun(order.launch, deadline)
         return run
 

@@ -24,7 +24,7 @@ async def document(name: str) -> dict[str, Any]:
         if process.returncode is None:
             process.kill()
             await process.wait()
-    assert process.returncode == 0, errors.decode()
+    assert process.returncode == 0, errors.decode() + said.decode()
     found: dict[str, Any] = json.loads(said)
     assert found["settings"]["durability"] == "full"
     assert {"date", "cpu", "cores", "python", "sqlite"} <= found["machine"].keys()

@@ -88,7 +88,10 @@ class Pair:
         self._proxy.start(self._repeat(bytes(self._said)))
 
     async def _repeat(self, said: bytes) -> None:
-        reader, writer = await self._proxy.reach()
+        try:
+            reader, writer = await self._proxy.reach()
+        except ConnectionError:
+            return
         try:
             writer.write(said)
             while await reader.read(PIECE_BYTES):
@@ -158,7 +161,7 @@ class Pair:
             await asyncio.sleep(max(0.0, due - loop.time()))
             while data and not self.silent:
                 count = await self._proxy.allowed(self, way, len(data))
-                if not self.silent:
+                if self._open(writer):
                     writer.write(data[:count])
                     await writer.drain()
                 data = data[count:]
@@ -166,8 +169,11 @@ class Pair:
                 trap.action(self)
                 trap.done.set()
         await asyncio.sleep(self._flow(way).closing_s)
-        if not self.silent and writer.can_write_eof():
+        if self._open(writer):
             writer.write_eof()
+
+    def _open(self, writer: asyncio.StreamWriter) -> bool:
+        return not self.silent and not writer.transport.is_closing()
 
     def _flow(self, way: Way) -> Flow:
         return self.flows.get(way) or self._proxy.flows[way]
