@@ -278,3 +278,24 @@ async def test_a_peer_that_does_not_read_is_closed_and_delays_nobody(monkeypatch
                     told = await said(quick, frames.Beat(sent_mono=1))
                     assert isinstance(told, frames.Beaten)
             slow.transport.abort()
+
+
+async def test_a_peer_that_takes_nothing_for_long_is_closed_however_little_waits_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "OUTBOX_BYTES", 1 << 30)
+    monkeypatch.setattr(module, "WRITE_DEADLINE_S", 0.3)
+    async with listening() as port, port.socket(max_queue=1) as slow:
+        await said(slow, hello("w1"))
+        slow.transport.pause_reading()  # type: ignore[attr-defined]
+        [link] = port.door.links._all
+        wire: Any = link._wire
+        note = frames.Error(code="x", message="y" * 1000)
+        async with asyncio.timeout(20):
+            while link.open:
+                if wire.write.__self__.transport.get_write_buffer_size() < 200_000:  # until the buffers of the system are full
+                    for _ in range(500):
+                        link.send(note)
+                await asyncio.sleep(0.01)
+        assert port.door.links._all == set()
+        slow.transport.abort()

@@ -23,7 +23,9 @@ from tests.support.living_hub import LivingHub
 from tests.support.proxy import Flow, Pair, Proxy
 from tests.support.tap import Point, Way
 
-LIMIT_S = 60.0
+LIMIT_S = 100.0
+AT_ONCE = 24
+"""Cases at once: a herd of more on a busy machine would wait for itself, and not for the hub."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ TWICE = [Fault("said twice", Point.AFTER, lambda _proxy, pair: pair.repeat())]
 @pytest.fixture(autouse=True)
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a sidecar waits for without asking the hub how long."""
-    monkeypatch.setattr("sidecar.link.OPEN_S", 2.0)
+    monkeypatch.setattr("sidecar.link.OPEN_S", 4.0)
     monkeypatch.setattr("sidecar.backoff.SUPERSEDED_S", 0.5)
 
 
@@ -153,8 +155,11 @@ async def test_no_fault_at_any_step_loses_or_repeats_work(hub: LivingHub, tmp_pa
     wrong: list[Any] = []
     waiting = {(fault.name, step.name) for fault in faults for step in STEPS}
 
+    room = asyncio.Semaphore(AT_ONCE)
+
     async def one(fault: Fault, step: Step) -> None:
-        wrong.extend(await live_through(hub, client, tmp_path, fault, step))
+        async with room:
+            wrong.extend(await live_through(hub, client, tmp_path, fault, step))
         waiting.discard((fault.name, step.name))
 
     async with HubClient(hub.url, hub.tokens["operator"]) as client:

@@ -90,13 +90,13 @@ class Pair:
     async def _repeat(self, said: bytes) -> None:
         try:
             reader, writer = await self._proxy.reach()
-        except ConnectionError:
+        except OSError:
             return
         try:
             writer.write(said)
             while await reader.read(PIECE_BYTES):
                 pass
-        except ConnectionError:
+        except OSError:
             pass
         finally:
             writer.transport.abort()
@@ -118,7 +118,7 @@ class Pair:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._move(Way.UP, self._near, self._far), name="proxy-up")
                 group.create_task(self._move(Way.DOWN, self._far, self._near), name="proxy-down")
-        except* ConnectionError:
+        except* OSError:
             self.reset()
         finally:
             for _, writer in self._ends:
@@ -135,7 +135,7 @@ class Pair:
                     due = max(due, loop.time() + flow.delay_s + random.uniform(0, flow.jitter_s))
                     for piece, trap in self._cut(way, data):
                         await pieces.put((due, piece, trap))
-            except ConnectionError:
+            except OSError:
                 if not self.silent:  # an end that breaks off is heard at the other
                     self.reset()
             await pieces.put(None)
