@@ -22,6 +22,10 @@ UNLIMITED = {"dampers": dict.fromkeys(("light_per_min", "normal_per_min", "conne
 """For a benchmark in which one identity is a whole fleet."""
 
 
+PAGE_CACHE_KIB = 65_536
+"""Of each connection to the store, as the product has it. A soak takes less, or this would fill for as long as the store grows."""
+
+
 class Hub:
     """A hub's process: where it is, who may come in, and what it has used so far. It may be ended and started again in its place."""
 
@@ -117,11 +121,14 @@ def allow_many_sockets() -> None:
 def main() -> int:
     from hub.app import run  # noqa: PLC0415  only the child needs a hub
     from hub.settings import HubSettings  # noqa: PLC0415  only the hub's process needs them
+    from hub.store import sqlite  # noqa: PLC0415  only the hub's process needs them
     from hub.telemetry import log  # noqa: PLC0415  only the hub's process needs them
 
     log.configure(level="warning")
     allow_many_sockets()
-    settings = HubSettings.model_validate({**json.loads(sys.argv[2]), "data_dir": Path(sys.argv[1])})
+    given = json.loads(sys.argv[2])
+    sqlite.PRAGMAS = {**sqlite.PRAGMAS, "cache_size": -given.pop("page_cache_kib", PAGE_CACHE_KIB)}
+    settings = HubSettings.model_validate({**given, "data_dir": Path(sys.argv[1])})
     return run(settings, lambda url: print(url, flush=True), local_agents=True)
 
 

@@ -328,9 +328,9 @@ def main() -> int:
     chosen = parser.parse_args()
     log.configure(level="error")
     allow_many_sockets()
-    plan, terms = plan_of(chosen.agents, chosen.minutes, chosen.rate), dict[str, Any]()
+    plan, terms = plan_of(chosen.agents, chosen.minutes, chosen.rate), dict[str, Any](page_cache_kib=2048)
     if chosen.tiny:
-        plan, terms = TINY, {"lease": {"term_s": 15.0, "beat_s": 1.0, "accept_s": 1.5}}
+        plan, terms = TINY, terms | {"lease": {"term_s": 15.0, "beat_s": 1.0, "accept_s": 1.5}}
         backoff.SUPERSEDED_S, link.OPEN_S = 0.5, 2.0  # what a sidecar waits for without asking the hub how long
     with running_hub(terms) as hub:
         soak = Soak(hub, plan, chosen.seed)
