@@ -1,4 +1,4 @@
-"""``agentcom agent``: who is there, pausing and draining them."""
+"""``agentcom agent``: who is there, pausing and draining them, and parting with them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hub.ids import AGENT_ID
 if TYPE_CHECKING:
     from hub.client.documents import AgentDetail
 
-app = typer.Typer(help="Read, pause and drain agents.", no_args_is_help=True, epilog=EPILOG)
+app = typer.Typer(help="Read, pause, drain and part with agents.", no_args_is_help=True, epilog=EPILOG)
 
 draining.mount(app)
 
@@ -85,6 +85,28 @@ def resume(ctx: typer.Context, agent: Name, json: Json = False) -> None:
     Example: agentcom agent resume m1-1
     """
     _say(call(ctx, lambda hub: hub.resume_agent(agent)), json)
+
+
+@app.command()
+def release(ctx: typer.Context, agent: Name, json: Json = False) -> None:
+    """Its machine is gone for good: give its task to others now.
+
+    Without this, others get it when its lease ends. The name is free for another installation. Refused while it is connected.
+
+    Example: agentcom agent release m1-1
+    """
+    _say(call(ctx, lambda hub: hub.release_agent(agent)), json)
+
+
+@app.command()
+def remove(ctx: typer.Context, agent: Name, json: Json = False) -> None:
+    """Take an agent that is offline out of the hub.
+
+    It is listed no more, and what it did stays on record. If it comes back, it is told to end; a new token lets it in.
+
+    Example: agentcom agent remove m1-1
+    """
+    _say(call(ctx, lambda hub: hub.remove_agent(agent)), json)
 
 
 def _say(agent: AgentDetail, json: bool) -> None:

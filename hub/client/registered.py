@@ -40,6 +40,14 @@ class AgentApi(Transport):
         """End a pause and a quarantine."""
         return await self.ask(AgentDetail, "POST", f"/agents/{part(agent)}/resume")
 
+    async def release_agent(self, agent: str) -> AgentDetail:
+        """Its machine is gone for good: its task goes to others at once, its name is free."""
+        return await self.ask(AgentDetail, "POST", f"/agents/{part(agent)}/release")
+
+    async def remove_agent(self, agent: str) -> AgentDetail:
+        """It is no part of the hub any more; what it did stays on record."""
+        return await self.ask(AgentDetail, "POST", f"/agents/{part(agent)}/remove")
+
     async def start_probe(self, agent: str) -> ProbeStarted:
         """Have its machine run a task that wakes no agent and costs no tokens."""
         return await self.ask(ProbeStarted, "POST", f"/agents/{part(agent)}/probe")

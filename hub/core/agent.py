@@ -56,6 +56,7 @@ class Agent:
     epoch: SessionEpoch = SessionEpoch(0)
     install_id: str = ""
     boot_id: str = ""
+    removed_at: int | None = None
     task: TaskId | None = None
     # ── volatile ──
     connected: bool = False
@@ -111,6 +112,7 @@ class Agent:
             self.note,
             self.first_seen_at,
             self.last_seen_at,
+            self.removed_at,
         )
 
 

@@ -131,7 +131,7 @@ def lose(step: Step, task: Task, cause: str) -> None:
     if task.stopping is not None:
         stopped(step, task, "lost")
         return
-    _tell_the_next(step, task, cause)
+    tell_the_next(step, task, cause)
     holder = task.holder
     assert holder is not None
     said = blame(Outcome.LOST, cause, error_class=None, took_us=None, instant_us=0)
@@ -145,7 +145,7 @@ def lose(step: Step, task: Task, cause: str) -> None:
     ended(step, task)
 
 
-def _tell_the_next(step: Step, task: Task, cause: str) -> None:
+def tell_the_next(step: Step, task: Task, cause: str) -> None:
     """The attempt after a lost one hears how far that came, if its sidecar ever said."""
     said = task.checkpoint or (task.progress[2] if task.progress is not None else "")
     text = f"attempt {task.lease_epoch} was lost ({cause})" + (f"; it last said: {said}" if said else "")
@@ -188,6 +188,8 @@ def ask(step: Step, command: Ask) -> None:
         step.move_agent(agent, AgentState.BLOCKED, "question")
     if command.re is not None:
         step.tell(agent, Okay(re=command.re))
+    if task is None:  # its agent would wait for an answer that nobody gives any more
+        step.tell(agent, Revoke(n=command.n, lease_epoch=command.lease_epoch, code="not_yours"))
 
 
 def control_noted(step: Step, command: ControlNoted) -> None:

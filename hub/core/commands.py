@@ -269,6 +269,21 @@ class ResumeAgent(Command):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ReleaseAgent(Command):
+    """Its machine is gone for good, or says itself that it runs nothing any more (``cause``)."""
+
+    agent: AgentId
+    cause: str = "released"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoveAgent(Command):
+    """It is no part of this hub any more."""
+
+    agent: AgentId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Registry(Command):
     """The committed projects and repositories changed: {project: (paused, dispatch)}, {repo: paused}."""
 
@@ -294,7 +309,8 @@ class Hello(Command):
     """A sidecar opens a session. Answer: :class:`~hub.core.decision.Session`; refused 409 ``name_in_use``.
 
     ``greeting`` is the door's number for the link that said it; the welcome names it again. ``sent_mono`` is the machine's boot clock
-    at sending (0: unknown), to be compared with others of the same ``host_boot`` only.
+    at sending (0: unknown), to be compared with others of the same ``host_boot`` only. ``admitted_at`` is when its token was
+    given out (microseconds UTC): an agent that was removed comes back with a newer one only.
     """
 
     agent: AgentId
@@ -308,7 +324,7 @@ class Hello(Command):
     held: tuple[HeldItem, ...] = ()
     outbox: tuple[HeldItem, ...] = ()
     quiet: bool = False
-    takeover: bool = False
+    admitted_at: int = 0
     greeting: int = 0
     host_boot: str = ""
     sent_mono: int = 0

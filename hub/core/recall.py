@@ -198,6 +198,7 @@ def _agent(row: Record) -> Agent:
         SessionEpoch(row["epoch"] or 0),
         row["install_id"] or "",
         row["boot_id"] or "",
+        row["removed_at"],
     )
 
 

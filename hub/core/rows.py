@@ -246,6 +246,7 @@ class AgentRow(NamedTuple):
     note: str
     first_seen_at: int
     last_seen_at: int
+    removed_at: int | None = None
 
 
 class SessionRow(NamedTuple):

@@ -10,7 +10,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from hub.core import adopting, assignments, commands, dispatch, results, reviewing, sessions, steering, submitting, ticking
+from hub.core import (
+    adopting,
+    assignments,
+    commands,
+    departures,
+    dispatch,
+    results,
+    reviewing,
+    sessions,
+    steering,
+    submitting,
+    ticking,
+)
 from hub.core.cluster import Cluster, Step
 from hub.core.commands import Command, Stamp
 from hub.core.decision import Decision, Reply
@@ -48,6 +60,8 @@ HANDLERS: Mapping[type[Command], Callable[[Step, Any], Reply]] = {
     commands.Bury: reviewing.bury,
     commands.PauseAgent: sessions.pause,
     commands.ResumeAgent: sessions.resume,
+    commands.ReleaseAgent: departures.release,
+    commands.RemoveAgent: departures.remove,
     commands.Registry: sessions.registry,
     commands.Hello: sessions.hello,
     commands.Disconnected: sessions.disconnected,

@@ -33,25 +33,27 @@ def hello(step: Step, command: Hello) -> Session:
     """Open a session and reconcile.
 
     Refused while the session there is lives or holds a lease: 409 ``name_in_use`` for another installation, 409 ``stale_hello`` for a
-    hello that was sent before that session's and held up on a connection its sidecar has given up.
+    hello that was sent before that session's and held up on a connection its sidecar has given up. 410 ``agent_removed`` for one that
+    was removed since its token was given out.
     """
     cluster = step.cluster
     agent = cluster.agents.get(command.agent)
     if agent is None:
         agent = cluster.agents[command.agent] = Agent(command.agent, step.stamp.wall)
     same_install = agent.install_id in ("", command.install_id)
-    if not same_install and not command.takeover and (agent.connected or agent.task is not None):
-        raise Refused(
-            409, "name_in_use", f"agent {agent.id} belongs to another installation", hint="wait, or take over as operator"
-        )
     if same_install and _overtaken(agent, command) and (agent.connected or agent.task is not None):
         raise Refused(409, "stale_hello", f"a later hello of agent {agent.id} was heard already")
+    if agent.removed_at is not None and command.admitted_at <= agent.removed_at:
+        raise Refused(410, "agent_removed", f"agent {agent.id} was removed", hint="agentcom leave, then join with a new code")
+    if not same_install and (agent.connected or agent.task is not None):
+        hint = f"wait until its lease ends, or, if its machine is gone for good: agentcom agent release {agent.id}"
+        raise Refused(409, "name_in_use", f"agent {agent.id} belongs to another installation", hint=hint)
     cluster.volatile.idle.remove(agent.id)
     if agent.connected:
         step.close(agent.id, agent.epoch, SUPERSEDED, "superseded by a newer session")
     _open(step, agent, command)
     first = len(step.decision.effects)
-    verdicts = tuple(_reconcile(step, agent, command, same_install=same_install))
+    verdicts = tuple(_reconcile(step, agent, command))
     step.decision.effects.insert(first, (agent.id, agent.epoch, Welcome(greeting=command.greeting, verdicts=verdicts)))
     task = cluster.tasks[agent.task] if agent.task is not None else None
     step.move_agent(agent, _STATE_OF[task.state] if task is not None else AgentState.IDLE, "connected")
@@ -71,7 +73,7 @@ def _overtaken(agent: Agent, command: Hello) -> bool:
 
 
 def _open(step: Step, agent: Agent, command: Hello) -> None:
-    agent.epoch = SessionEpoch(agent.epoch + 1)
+    agent.epoch, agent.removed_at = SessionEpoch(agent.epoch + 1), None
     agent.install_id, agent.boot_id = command.install_id, command.boot_id
     agent.name = command.name or agent.name or command.agent
     agent.capabilities, agent.projects = frozenset(command.capabilities), frozenset(command.projects)
@@ -87,7 +89,7 @@ def _open(step: Step, agent: Agent, command: Hello) -> None:
     )
 
 
-def _reconcile(step: Step, agent: Agent, command: Hello, *, same_install: bool) -> Iterator[HeldAnswer]:
+def _reconcile(step: Step, agent: Agent, command: Hello) -> Iterator[HeldAnswer]:
     tasks = step.cluster.tasks
     held = {(item.task, item.lease_epoch): item.phase or Phase.ASSIGNED for item in command.held}
     outbox = {(item.task, item.lease_epoch) for item in command.outbox}
@@ -95,7 +97,11 @@ def _reconcile(step: Step, agent: Agent, command: Hello, *, same_install: bool) 
     mine = tasks[agent.task] if agent.task is not None else None
     said = dict.fromkeys([*outbox, *held], Says.HELD) | dict.fromkeys(outbox, Says.OUTBOX)
     if mine is not None and (mine.n, mine.lease_epoch) not in said:
-        said[mine.n, mine.lease_epoch] = Says.SILENT_SAME_INSTALL if same_install else Says.SILENT_OTHER_INSTALL
+        # only the installation that was given it can say by silence that nothing of it runs any more
+        given_to = mine.attempt.install_id if mine.attempt is not None else command.install_id
+        said[mine.n, mine.lease_epoch] = (
+            Says.SILENT_SAME_INSTALL if given_to == command.install_id else Says.SILENT_OTHER_INSTALL
+        )
     for (n, epoch), says in said.items():
         has = hub_has(tasks.get(n), agent.id, epoch)
         task = tasks[n] if has is not HubHas.OTHER else None  # whatever is said of another fence touches nothing

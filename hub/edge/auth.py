@@ -38,7 +38,7 @@ class Identity:
     """An authenticated caller.
 
     ``name`` is what appears as created_by, answered_by, reviewer. ``agents`` are those a sidecar's token is good for, and
-    ``install_id`` is the installation it belongs to (None: any). ``ends_at`` is microseconds UTC.
+    ``install_id`` is the installation it belongs to (None: any). ``created_at`` and ``ends_at`` are microseconds UTC.
     """
 
     name: str
@@ -47,6 +47,7 @@ class Identity:
     agents: frozenset[AgentId] = frozenset()
     token: str = ""
     install_id: str | None = None
+    created_at: int = 0
     ends_at: int | None = None
 
     @classmethod
@@ -60,6 +61,7 @@ class Identity:
             agents=frozenset(agents_of(record)),
             token=record.id,
             install_id=record.install_id,
+            created_at=record.created_at,
             ends_at=record.ends_at,
         )
 

@@ -19,7 +19,7 @@ from hub.core.errors import HubError, Refused
 from hub.edge import translate
 from hub.edge.auth import Identity
 from hub.edge.ratelimit import Bucket
-from hub.ids import AgentId, Scope, SessionEpoch
+from hub.ids import AgentId, SessionEpoch
 from hub.wire import frames
 from hub.wire.codec import FrameError, MalformedResult, decode_from_sidecar, encode
 from hub.wire.codes import Close
@@ -74,6 +74,10 @@ class Exchange(Protocol):
 
     def depart(self, link: Link, *, bye: bool) -> None:
         """A link is gone, or said goodbye."""
+
+
+_REFUSED = {"name_in_use": Close.NAME_IN_USE, "agent_removed": Close.AGENT_DELETED}
+"""Refusals of a hello that have a close code of their own."""
 
 
 class Link:
@@ -148,8 +152,7 @@ class Link:
         self._greeted, self.agent = True, agent
         self._hello_id = frame.id
         self._hello_timer.cancel()
-        may_take_over = self.identity.may(Scope.OPERATOR)
-        command = translate.hello(frame, agent, self._links.greet(self), may_take_over=may_take_over)
+        command = translate.hello(frame, agent, self._links.greet(self), admitted_at=self.identity.created_at)
         self._links.ask(command, self._hello_answered)
 
     def _forbids(self, frame: frames.Hello, agent: AgentId) -> str | None:
@@ -166,7 +169,7 @@ class Link:
         self._links.not_welcome(self)
         code = fault.code if isinstance(fault, HubError) else "internal"
         self.send(frames.Error(re=self._hello_id, code=code, message=str(fault)[:1024], fatal=True))
-        self.close(Close.NAME_IN_USE if code == "name_in_use" else Close.RESYNC, code)
+        self.close(_REFUSED.get(code, Close.RESYNC), code)
 
     def _in_session(self, frame: frames.FromSidecar, agent: AgentId, epoch: SessionEpoch) -> None:
         if isinstance(frame, frames.Ok):

@@ -18,11 +18,8 @@ from hub.wire.frames import Frame
 BODY_CHARS = 262_144
 
 
-def hello(frame: frames.Hello, actor: str, greeting: int, *, may_take_over: bool) -> commands.Hello:
-    """The command of a hello; ``greeting`` is the number of the link that said it.
-
-    Only an operator's credential can take a name from a living installation.
-    """
+def hello(frame: frames.Hello, actor: str, greeting: int, *, admitted_at: int) -> commands.Hello:
+    """The command of a hello; ``greeting`` is the number of the link that said it, ``admitted_at`` when its token was given out."""
     return commands.Hello(
         actor=actor,
         agent=AgentId(frame.agent_id),
@@ -38,7 +35,7 @@ def hello(frame: frames.Hello, actor: str, greeting: int, *, may_take_over: bool
             commands.HeldItem(task=item.task, lease_epoch=item.lease_epoch, sha256=item.sha256) for item in frame.outbox
         ),
         quiet=frame.quiet,
-        takeover=frame.takeover and may_take_over,
+        admitted_at=admitted_at,
         greeting=greeting,
         host_boot=frame.host.boot,
         sent_mono=frame.sent_mono,

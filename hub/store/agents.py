@@ -35,6 +35,7 @@ class AgentRecord:
     note: str
     first_seen_at: int
     last_seen_at: int
+    removed_at: int | None
     connected_at: int | None
     """Start of its newest session."""
 

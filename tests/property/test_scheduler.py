@@ -194,12 +194,11 @@ class Everybody(RuleBasedStateMachine):
         claims=st.lists(st.tuples(st.sampled_from(["held", "outbox"]), fences, numbers, st.sampled_from(Phase)), max_size=2),
         boot=st.integers(1, 3),
         other_install=st.sampled_from([False, False, False, False, True]),
-        takeover=st.booleans(),
         capabilities=st.sampled_from([CAPABILITIES[-1], *CAPABILITIES]),
         projects=st.sampled_from([(), (), (), ("other",)]),
         quiet=st.sampled_from([False, False, False, True]),
     )
-    def hello(self, agent: Any, claims: Any, boot: int, other_install: bool, takeover: bool, **fields: Any) -> None:
+    def hello(self, agent: Any, claims: Any, boot: int, other_install: bool, **fields: Any) -> None:
         self.installs[agent] += other_install
         known = [(kind, self.fence(agent, fence, pick), phase) for kind, fence, pick, phase in claims]
         self.do(
@@ -210,7 +209,6 @@ class Everybody(RuleBasedStateMachine):
                 boot_id=f"b{boot}",
                 held=tuple(held(at["n"], at["lease_epoch"], phase) for kind, at, phase in known if kind == "held"),
                 outbox=tuple(outgoing(at["n"], at["lease_epoch"]) for kind, at, _ in known if kind == "outbox"),
-                takeover=takeover,
                 **fields,
             )
         )
@@ -462,7 +460,6 @@ def _anything(machine: Everybody, rng: random.Random) -> None:
                 ],
                 boot=pick,
                 other_install=rng.random() < 0.1,
-                takeover=rng.random() < 0.5,
                 capabilities=rng.choice([CAPABILITIES[-1], *CAPABILITIES]),
                 projects=rng.choice([(), (), ("other",)]),
                 quiet=rng.random() < 0.05,

@@ -16,7 +16,18 @@ import httpx2
 from fastapi import FastAPI
 
 from hub.core.agent import Agent
-from hub.core.commands import Command, Dispatch, DropSalvage, OnTask, PauseAgent, Registry, ResumeAgent, Submit
+from hub.core.commands import (
+    Command,
+    Dispatch,
+    DropSalvage,
+    OnTask,
+    PauseAgent,
+    Registry,
+    ReleaseAgent,
+    RemoveAgent,
+    ResumeAgent,
+    Submit,
+)
 from hub.core.decision import Dispatched, Reply, Submitted, SubmittedTask, TaskAnswer
 from hub.core.errors import Refused
 from hub.core.rows import EventRow
@@ -278,7 +289,7 @@ class FakeConductor:
                 return None
             case OnTask():
                 return TaskAnswer(n=command.n, state=TaskState.QUEUED, lease_epoch=LeaseEpoch(3))
-            case Registry() | PauseAgent() | ResumeAgent():
+            case Registry() | PauseAgent() | ResumeAgent() | ReleaseAgent() | RemoveAgent():
                 return None
         raise AssertionError(command)
 

@@ -1,4 +1,4 @@
-"""Agents: list, show, pause, resume. What is remembered comes from the store, what is live from the scheduler."""
+"""Agents: list, show, pause, resume, release, remove. What is remembered comes from the store, what is live from the scheduler."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query
 from pydantic import BeforeValidator, Field
 
 from hub.core.blame import FOREVER, loaded
-from hub.core.commands import PauseAgent, ResumeAgent
+from hub.core.commands import PauseAgent, ReleaseAgent, RemoveAgent, ResumeAgent
 from hub.core.errors import Refused
 from hub.edge.http.access import READS, Hub, Operator
 from hub.edge.http.doors import Doors, Presence
@@ -24,8 +24,9 @@ router = APIRouter(prefix="/agents", tags=["agents"], route_class=JsonRoute)
 class AgentOut(Out):
     """An agent.
 
-    ``flags`` beside the state: reconnecting, paused, quiet, quarantined, on_trial (a quarantine is over, and the first failure begins the
-    next). ``quarantined_until`` is null while quarantined when only a person ends it. ``quarantine_cause`` is the code that began it.
+    ``flags`` beside the state: reconnecting, paused, quiet, removed, quarantined, on_trial (a quarantine is over, and the
+    first failure begins the next). ``quarantined_until`` is null while quarantined when only a person ends it.
+    ``quarantine_cause`` is the code that began it.
     """
 
     id: str
@@ -146,6 +147,20 @@ async def resume(agent: AgentName, caller: Operator, hub: Hub) -> AgentDetail:
     return await show(agent, hub)
 
 
+@router.post("/{agent}/release")
+async def release(agent: AgentName, caller: Operator, hub: Hub) -> AgentDetail:
+    """Its machine is gone for good: its task goes to others at once, and another installation may take its name."""
+    await hub.conductor.do(ReleaseAgent(actor=caller.name, agent=agent))
+    return await show(agent, hub)
+
+
+@router.post("/{agent}/remove")
+async def remove(agent: AgentName, caller: Operator, hub: Hub) -> AgentDetail:
+    """It is no part of this hub any more; what it did stays on record. A token given out later brings it back."""
+    await hub.conductor.do(RemoveAgent(actor=caller.name, agent=agent))
+    return await show(agent, hub)
+
+
 def _live(hub: Doors) -> dict[AgentId, Presence]:
     return {presence.id: presence for presence in hub.conductor.scheduler.agents()}
 
@@ -160,6 +175,7 @@ def _merged(record: AgentRecord, live: Presence | None) -> dict[str, Any]:
         "paused": live.paused if live is not None else record.paused,
         "quiet": live.quiet if live is not None else record.quiet,
         "quarantined": until is not None,
+        "removed": record.removed_at is not None,
         "on_trial": until is None and kept.quarantine_level > 0,
     }
     return {

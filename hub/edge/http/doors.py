@@ -38,6 +38,14 @@ class Presence(Protocol):
         """Where its state machine is."""
 
     @property
+    def install_id(self) -> str:
+        """The installation it belongs to; empty for none."""
+
+    @property
+    def removed_at(self) -> int | None:
+        """When it was taken out of this hub, microseconds UTC, or None."""
+
+    @property
     def connected(self) -> bool:
         """Whether a live session exists. Not connected and not offline means reconnecting."""
 

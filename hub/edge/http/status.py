@@ -45,7 +45,7 @@ async def status(hub: Hub) -> StatusOut:
     counted = await figures(hub.reader, hub.now() - DAY)
     states = scheduler.states()
     queue = scheduler.queue()
-    present = Counter(agent.state for agent in scheduler.agents())
+    present = Counter(agent.state for agent in scheduler.agents() if agent.removed_at is None)
     return StatusOut(
         version=hub.version,
         ready=all(checks.values()),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Annotated
 
 from fastapi import APIRouter, Response
 from pydantic import AfterValidator, Field
 
+from hub.core.commands import ReleaseAgent
 from hub.core.errors import Refused
 from hub.edge.http.access import ADMINS, Admin, Anybody, Hub, Sidecar
 from hub.edge.http.fields import Body, Moment, Name, Out, TokenId
@@ -146,10 +148,13 @@ async def whoami(caller: Anybody) -> WhoAmI:
 
 @router.post("/leave", status_code=204)
 async def leave(caller: Sidecar, hub: Hub) -> Response:
-    """A machine that joined gives its own token back."""
+    """A machine that joined gives its own token back. It has stopped everything: what its agents held goes to others at once."""
     if caller.install_id is None:
         raise Refused(
             409, "not_enrolled", "this token was not given to a machine", hint=f"agentcom token revoke {caller.token}"
         )
     await hub.keyring.revoke(caller.name, caller.token)
+    for agent in [agent for agent in hub.conductor.scheduler.agents() if agent.install_id == caller.install_id]:
+        with suppress(Refused):  # what is connected again meanwhile, with another token, is alive
+            await hub.conductor.do(ReleaseAgent(actor=caller.name, agent=agent.id, cause="left"))
     return Response(status_code=204)

@@ -4,7 +4,7 @@
 SELECT agent.*, agent_session.connected_at
 FROM agent
 LEFT JOIN agent_session ON agent_session.agent = agent.id
-WHERE agent.id > :after
+WHERE agent.id > :after AND agent.removed_at IS NULL
 ORDER BY agent.id
 LIMIT :limit;
 

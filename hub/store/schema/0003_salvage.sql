@@ -37,3 +37,6 @@ CREATE INDEX salvage_applying ON salvage (task) WHERE state = 'applying';
 -- The lease that made the work, where a person adopted it under another fence.
 ALTER TABLE result ADD COLUMN origin_epoch INTEGER;
 ALTER TABLE change ADD COLUMN origin_epoch INTEGER;
+
+-- An agent that is no part of this hub any more; what it did stays on record.
+ALTER TABLE agent ADD COLUMN removed_at INTEGER;

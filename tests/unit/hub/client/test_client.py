@@ -155,6 +155,8 @@ async def test_every_guarded_route_is_reached_by_a_method(house):
             hub.agent("bob"),
             hub.pause_agent("bob"),
             hub.resume_agent("bob"),
+            hub.release_agent("bob"),
+            hub.remove_agent("bob"),
             hub.start_probe("bob"),
             hub.probe("bob", "t-1"),
             hub.whoami(),

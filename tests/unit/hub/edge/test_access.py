@@ -19,6 +19,8 @@ ACCESS = {
     "GET /agents/{agent}": READS,
     "POST /agents/{agent}/pause": STEERS,
     "POST /agents/{agent}/resume": STEERS,
+    "POST /agents/{agent}/release": STEERS,
+    "POST /agents/{agent}/remove": STEERS,
     "POST /agents/{agent}/probe": STEERS | {AGENT},
     "GET /agents/{agent}/probe/{task}": STEERS | {AGENT},
     "GET /backups": ADMINISTRATES,

@@ -244,16 +244,21 @@ async def test_another_installation_hears_that_the_name_is_in_use_and_leaves_not
         assert here.links._greeting == {}
 
 
-@pytest.mark.parametrize(("scopes", "taken"), [({Scope.AGENT}, False), ({Scope.AGENT, Scope.OPERATOR}, True)])
-async def test_only_an_operators_token_takes_over(scopes: set[Scope], taken: bool) -> None:
+@pytest.mark.parametrize(("newer", "code"), [(0, 4505), (1, None)])
+async def test_a_removed_agent_is_told_to_end_until_it_has_a_newer_token(newer: int, code: int | None) -> None:
     async with door() as here:
-        await here.greeted()
-        link, wire = here.plug(Identity("x", frozenset(scopes), agents=frozenset({ANY_AGENT})))
-        here.say(link, hello(install_id="elsewhere", takeover=True))
-        if taken:
+        link, _ = await here.greeted()
+        link.closed()
+        await here.stage.conductor.do(c.RemoveAgent(actor="ann", agent=AgentId("w1")))
+        [removed] = here.stage.store.rows("SELECT removed_at FROM agent")
+        made = removed["removed_at"] + newer
+        link, wire = here.plug(Identity("x", frozenset({Scope.AGENT}), agents=frozenset({ANY_AGENT}), created_at=made))
+        here.say(link, hello())
+        if code is None:
             await wire.until(frames.Welcome)
         else:
-            assert await wire.until_closed() == 4410
+            assert await wire.until_closed() == code
+            assert wire.frames[0].code == "agent_removed"
 
 
 async def test_a_frame_of_another_session_is_refused_and_changes_nothing() -> None:
