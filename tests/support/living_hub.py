@@ -16,7 +16,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -103,6 +103,18 @@ class LivingHub:
             return self.http.get(f"{self.url}/readyz").status_code == 200
         return False
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def kill(self) -> None:
+        """SIGKILL; :meth:`start` starts it again on the same data."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+        self.http.close()
+
     def stop(self) -> None:
         """End it in order; its exit code."""
         assert self._process is not None
@@ -161,6 +173,13 @@ class LivingHub:
         peer.say(frames.Accept(id=2, task=assign.task, lease_epoch=assign.lease_epoch))
         peer.hear(frames.Accepted)
         return peer, assign.task
+
+    def until(self, condition: Callable[[], bool], what: str, *, within_s: float = 10.0) -> None:
+        """Wait until something is true of the hub; an assertion error says what never came."""
+        deadline = time.monotonic() + within_s
+        while not condition():
+            assert time.monotonic() < deadline, f"never within {within_s:g} s: {what}"
+            time.sleep(0.05)
 
     # ── looking ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 from websockets.typing import Subprotocol
 
-from hub.ids import LeaseEpoch, Phase, TaskId
+from hub.ids import LeaseEpoch, Outcome, Phase, TaskId, Verdict
 from hub.wire import frames
-from hub.wire.codec import decode_from_hub, encode
+from hub.wire.codec import decode_from_hub, encode, result_digest
 
 HEAR_S = 10.0
 V1 = "agentcom.v1"
@@ -40,6 +42,7 @@ class Peer:
         self.socket = self._held.enter_context(dialled)
         self.epoch = 0
         self._beats = 0
+        self._results = 0
         self._quiet = False
 
     def send(self, message: Any) -> None:
@@ -82,6 +85,39 @@ class Peer:
         while not (isinstance(frame := self.hear(), frames.Beaten) and frame.re == 1_000_000 + self._beats):
             heard.append(frame)
         return heard
+
+    def heard(self, kind: type[F], within_s: float = 0.2) -> F | None:
+        """A frame of this kind if one comes soon; what else comes is dropped."""
+        deadline = time.monotonic() + within_s
+        with suppress(TimeoutError):
+            while True:
+                frame: Any = decode_from_hub(self.socket.recv(timeout=max(0.0, deadline - time.monotonic())))
+                if isinstance(frame, kind):
+                    return frame
+        return None
+
+    def renew(self, task: int, lease_epoch: int) -> bool:
+        """Beat for a lease; whether it is still this session's."""
+        self._beats += 1
+        lease = frames.LeaseBeat(task=TaskId(task), lease_epoch=LeaseEpoch(lease_epoch), phase=Phase.WOKEN)
+        self.say(frames.Beat(id=1_000_000 + self._beats, sent_mono=self._beats, quiet=self._quiet, leases=(lease,)))
+        while (frame := self.hear(frames.Beaten)).re != 1_000_000 + self._beats:
+            pass
+        return frame.leases[0].ok
+
+    def sealed(self, task: int, lease_epoch: int, **fields: Any) -> frames.Result:
+        """A result with its digest; a success, unless it says otherwise."""
+        self._results += 1
+        given = {"id": 3_000_000 + self._results, "outcome": Outcome.SUCCEEDED, "sha256": ""} | fields
+        result = frames.Result(task=TaskId(task), lease_epoch=LeaseEpoch(lease_epoch), **given)
+        return replace(result, sha256=result_digest(result))
+
+    def report(self, result: frames.Result) -> Verdict:
+        """Say a result (again); its verdict."""
+        self.say(result)
+        while (ack := self.hear(frames.ResultAck)).task != result.task:
+            pass
+        return ack.verdict
 
     def closed(self) -> tuple[int | None, list[Any]]:
         """The code the hub closes with, and the frames it sent before."""
