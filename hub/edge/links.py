@@ -318,11 +318,13 @@ class Links:
         return frames.Accepted(re=grant.re, task=grant.n, lease_epoch=grant.lease_epoch, lease_ms=self.lease_ms, **spec)
 
     async def _sweep(self) -> None:
-        beat_s = self._terms.beat_us / 1e6
+        beat_s, loop = self._terms.beat_us / 1e6, asyncio.get_running_loop()
         while True:
+            began = loop.time()
             await asyncio.sleep(beat_s / 2)
+            stood_still = loop.time() - began > beat_s  # nobody could be heard: what they said meanwhile is read first
             for link in list(self._all):
-                if link.epoch is not None and link.silent_for() > beat_s * IDLE_BEATS:
+                if link.epoch is not None and not stood_still and link.silent_for() > beat_s * IDLE_BEATS:
                     link.close(Close.IDLE, "idle")
                 elif link.identity.ends_at is not None and link.identity.ends_at <= time.time_ns() // 1000:
                     link.close(Close.TOKEN_EXPIRED, "token expired")

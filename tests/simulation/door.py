@@ -65,7 +65,7 @@ class HubLink:
         if self.greeted:
             return
         self.greeted, self.agent, self.hello_id = True, AgentId(frame.agent_id), frame.id
-        command = translate.hello(frame, frame.agent_id, self.door.greet(self), may_take_over=False)
+        command = translate.hello(frame, frame.agent_id, self.door.greet(self), admitted_at=0)
 
         def answered(answer: Any) -> None:
             if isinstance(answer, BaseException):
