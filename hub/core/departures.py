@@ -11,13 +11,12 @@ from hub.core.assignments import back_to_queue, tell_the_next
 from hub.core.cluster import Step
 from hub.core.commands import ReleaseAgent, RemoveAgent
 from hub.core.errors import Refused
-from hub.core.rows import SessionRow
 from hub.core.sessions import gone
 from hub.ids import task_ref
 
 
 def release(step: Step, command: ReleaseAgent) -> None:
-    """Its machine runs nothing any more: its task is queued at once, at nobody's cost, and its name belongs to no installation.
+    """Its machine runs nothing any more: its task is queued at once, at nobody's cost, and another installation may have its name.
 
     Refused 409 ``connected`` while it is: a living sidecar is asked to stop, not overruled. Idempotent.
     """
@@ -26,12 +25,8 @@ def release(step: Step, command: ReleaseAgent) -> None:
     if agent.task is not None:
         task = step.cluster.tasks[agent.task]
         tell_the_next(step, task, command.cause)
-        back_to_queue(step, task, "lost", command.cause, refund=True)
-    if agent.install_id:
-        agent.install_id = ""
-        row = SessionRow(agent.id, agent.epoch, "", agent.boot_id, step.cluster.hub_epoch, step.stamp.wall)
-        step.decision.rows.append(row)
         step.presence(agent, "agent.released", why=command.cause)
+        back_to_queue(step, task, "lost", command.cause, refund=True)
     gone(step, agent, command.cause)
 
 
@@ -49,7 +44,7 @@ def remove(step: Step, command: RemoveAgent) -> None:
         raise Refused(409, "leased", f"agent {agent.id} holds {task_ref(agent.task)} until its lease ends", hint=hint)
     if pinned := step.cluster.ready.pinned_to(agent.id):
         hint = "agentcom task assign TASK --auto"
-        raise Refused(409, "pinned", f"{pinned} tasks wait for agent {agent.id} alone", hint=hint)
+        raise Refused(409, "pinned", f"agent {agent.id} alone is waited for by {pinned} of the ready tasks", hint=hint)
     gone(step, agent, "removed")
     agent.removed_at = step.stamp.wall
     step.touch_agent(agent)

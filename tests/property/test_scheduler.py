@@ -70,6 +70,9 @@ edges = st.lists(
 )
 
 
+SALVAGING = ["adopt", "adopt", "adopt", "drop", "release", "remove"]
+
+
 class Everybody(RuleBasedStateMachine):
     """``self.do`` is the only way in: it checks that a refusal changed nothing."""
 
@@ -166,6 +169,23 @@ class Everybody(RuleBasedStateMachine):
         ended = [n for n in gone if forgotten or cluster.tasks[n].terminal]
         self.do(c.Requeue(n=TaskId(ended[pick % len(ended)] if ended else pick)))
 
+    @rule(pick=numbers, what=st.sampled_from(SALVAGING), agent=agents, change=st.booleans(), force=st.booleans())
+    def salvage(self, pick: int, what: str, agent: Any, change: bool, force: bool) -> None:
+        """People decide about what was kept, and part with agents."""
+        kept = self.hub.store.rows("SELECT task, lease_epoch FROM salvage ORDER BY task, lease_epoch")
+        at = kept[pick % len(kept)] if kept else {"task": pick, "lease_epoch": 1}
+        n, epoch = TaskId(at["task"]), LeaseEpoch(at["lease_epoch"])
+        match what:
+            case "adopt":
+                work = c.Work(branch="b", base_sha="a" * 40, head_sha="b" * 40) if change else None
+                self.do(c.AdoptSalvage(actor="ann", n=n, lease_epoch=epoch, work=work, force=force))
+            case "drop":
+                self.do(c.DropSalvage(actor="ann", n=n, lease_epoch=epoch, reason="no"))
+            case "release":
+                self.do(c.ReleaseAgent(actor="ann", agent=agent))
+            case "remove":
+                self.do(c.RemoveAgent(actor="ann", agent=agent))
+
     @rule(pick=numbers)
     def answer(self, pick: int) -> None:
         asked = [task.n for task in self.hub.cluster.tasks.values() if task.question is not None]
@@ -209,6 +229,7 @@ class Everybody(RuleBasedStateMachine):
                 boot_id=f"b{boot}",
                 held=tuple(held(at["n"], at["lease_epoch"], phase) for kind, at, phase in known if kind == "held"),
                 outbox=tuple(outgoing(at["n"], at["lease_epoch"]) for kind, at, _ in known if kind == "outbox"),
+                admitted_at=2**62,
                 **fields,
             )
         )
@@ -428,6 +449,10 @@ def _anything(machine: Everybody, rng: random.Random) -> None:
         (5, lambda: machine.answer(pick)),
         (6, lambda: machine.steer(pick, rng.choice(STEERING), rng.choice([None, *AGENTS]), force=rng.random() < 0.5)),
         (3, lambda: machine.requeue(pick, forgotten=rng.random() < 0.5)),
+        (
+            5,
+            lambda: machine.salvage(pick, rng.choice(SALVAGING), agent, change=rng.random() < 0.7, force=rng.random() < 0.5),
+        ),
         (6, lambda: machine.say(agent, shift, fence, pick, rng.choice(SAYINGS), flag=rng.random() < 0.3)),
         (
             5,

@@ -39,7 +39,7 @@ class Presence(Protocol):
 
     @property
     def install_id(self) -> str:
-        """The installation it belongs to; empty for none."""
+        """The installation it last came from; empty for none."""
 
     @property
     def removed_at(self) -> int | None:
