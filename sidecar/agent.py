@@ -16,7 +16,7 @@ from typing import Any
 
 import structlog
 
-from hub.wire.frames import Accepted, FromHub
+from hub.wire.frames import Accepted, Assign, Decline, FromHub
 from sidecar.core import effects as fx
 from sidecar.core import records
 from sidecar.core.effects import IMMEDIATE, Effect, Happening
@@ -29,6 +29,7 @@ from sidecar.runs.clock import boot_us
 from sidecar.runs.runner import Deadline
 from sidecar.work import Tools, Work
 from sidecar.workspace.workspaces import WorkspaceError, Workspaces
+from sidecar.writing import Writing
 
 log = structlog.get_logger(__name__)
 
@@ -56,6 +57,7 @@ class Agent:
         workspaces: Workspaces,
         link: Callable[[Agent], Link],
         clock_us: Callable[[], int] = boot_us,
+        has_room: Callable[[], bool] = lambda: True,
     ) -> None:
         self.name = name
         self.holder = holder
@@ -63,6 +65,7 @@ class Agent:
         self._tools = tools
         self._workspaces = workspaces
         self._clock_us = clock_us
+        self._writing = Writing(journal, has_room, name)
         self._link = link(self)
         self._works: dict[Key, tuple[Work, asyncio.Task[None]]] = {}
         self._queue: deque[tuple[Effect | asyncio.Future[None], int]] = deque()
@@ -166,6 +169,9 @@ class Agent:
         """The hub sent a frame."""
         if self._behind:  # the connection is dropped: what was still on its way is settled with the next one
             return
+        if isinstance(frame, Assign) and (refusal := self._refusal(frame)) is not None:
+            self._link.send(refusal)
+            return
         if isinstance(frame, Accepted) and frame.spec is not None:
             record = records.Accepted(task=frame.task, lease_epoch=frame.lease_epoch, spec=frame.spec)
             try:
@@ -174,6 +180,10 @@ class Agent:
                 self._log.warning("spec_unreadable", task=frame.task, reason=str(fault))
                 frame = replace(frame, spec=None)
         self.happen(fx.Received(frame))
+
+    def _refusal(self, frame: Assign) -> Decline | None:
+        known = self.holder.holding(Key(frame.task, frame.lease_epoch)) is not None
+        return None if known else self._writing.refusal(frame)
 
     def closed(self) -> None:
         """The socket is gone."""
@@ -201,8 +211,7 @@ class Agent:
                     if not effect.done():
                         effect.set_result(None)
                 elif isinstance(effect, fx.Write):
-                    # Off the loop: a disk may take its time, the beat must not wait for it.
-                    await asyncio.to_thread(self._journal.append, effect.record)
+                    await self._writing.write(effect.record)
                 elif not isinstance(effect, fx.Send) or connection == self._connection:
                     # What was meant for a connection that is gone must not be the first word on the next one.
                     self._perform(effect)

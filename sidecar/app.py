@@ -31,7 +31,7 @@ from sidecar.core.environment import agent_environment
 from sidecar.core.holder import Holder
 from sidecar.core.records import Key
 from sidecar.files import make_directory, write_durably
-from sidecar.journal import Journal
+from sidecar.journal import Journal, has_room
 from sidecar.link import SUBPROTOCOL, Link
 from sidecar.remains import release_strangers, remove, set_aside
 from sidecar.runs.account import Account, find_account
@@ -167,6 +167,7 @@ class Sidecar:
             agent.id,
             holder=Holder(hello, runtime=runtime.name),
             journal=Journal(home / "journal"),
+            has_room=partial(has_room, home),
             tools=tools,
             workspaces=self._workspaces,
             link=lambda listener: Link(

@@ -10,6 +10,7 @@ Blocking by design: the agent's one writer calls it from a thread, in order.
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 import threading
@@ -30,6 +31,10 @@ log = structlog.get_logger(__name__)
 
 COMPACT_BYTES = 262_144
 """A smaller file is never rewritten."""
+
+NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
+ROOM_BYTES = 16 * 1024 * 1024
+"""With less room on its disk nothing new is begun: a spec and a result are a quarter of a MiB each, and a workspace is more."""
 
 _HEADER = struct.Struct(">II")
 
@@ -87,6 +92,13 @@ class JournalError(OSError):
     retryable = False
 
 
+class JournalFull(JournalError):
+    """There is no room for a record, and nothing of it is in the file: the same record can be appended again later."""
+
+    code = "journal_full"
+    retryable = True
+
+
 class Journal:
     """The records of one agent. :attr:`records` are those of live assignments, in order."""
 
@@ -109,18 +121,30 @@ class Journal:
     def append(self, record: JournalRecord) -> None:
         """Make one record durable.
 
-        Raises :class:`JournalError`, after which the journal must not be used any more, or
+        Raises :class:`JournalFull`; any other :class:`JournalError`, after which the journal must not be used any more; or
         :class:`~sidecar.core.records.RecordError`, before anything was written.
         """
         with self._lock:
             try:
-                self._bytes += self._write(self._file, record)
+                self._bytes += self._write_whole(record)
                 self._disk.sync(self._file)
                 self._remember(record)
                 if isinstance(record, Removed) and self._bytes > COMPACT_BYTES:
                     self._compact()
+            except JournalFull:
+                raise
             except OSError as fault:
                 raise JournalError(*fault.args) from fault
+
+    def _write_whole(self, record: JournalRecord) -> int:
+        """Write a record, or take back what there was room for: what follows must not come after half of one."""
+        try:
+            return self._write(self._file, record)
+        except OSError as fault:
+            if fault.errno not in NO_SPACE:
+                raise
+            self._file.truncate(self._bytes)
+            raise JournalFull(*fault.args) from fault
 
     def close(self) -> None:
         """Close the file, once a record that is being written is durable."""
@@ -188,7 +212,13 @@ class Journal:
     def _compact(self) -> None:
         new = self._path.with_suffix(".new")
         file = self._disk.create(new)
-        size = sum(self._write(file, record) for record in self.records)
+        try:
+            size = sum(self._write(file, record) for record in self.records)
+        except OSError as fault:
+            file.close()
+            if fault.errno not in NO_SPACE:
+                raise
+            return  # as it is the file is whole, too; the next one that is settled tries again
         self._disk.sync(file)
         self._disk.replace(new, self._path)
         self._file.close()
@@ -199,8 +229,14 @@ class Journal:
         body = encode(record)
         data = _HEADER.pack(len(body), zlib.crc32(body)) + body
         if file.write(data) != len(data):
-            raise OSError("short write")
+            raise OSError(errno.ENOSPC, "there was room for a part only")
         return len(data)
+
+
+def has_room(directory: Path) -> bool:
+    """Whether work may be begun that has to be written down there."""
+    found = os.statvfs(directory)
+    return found.f_bavail * found.f_frsize >= ROOM_BYTES
 
 
 def live_keys(path: Path) -> frozenset[Key]:

@@ -65,7 +65,7 @@ OF_OUTCOME: Mapping[Outcome, Blame] = {
     Outcome.CANCELLED: Blame.NOBODY,
     Outcome.RATE_LIMITED: Blame.NOBODY,
 }
-HARMLESS_DECLINES = frozenset({"busy", "quiet", "rate_limited"})
+HARMLESS_DECLINES = frozenset({"busy", "quiet", "rate_limited", "disk_full"})
 """Decline codes that say nothing against the agent."""
 
 

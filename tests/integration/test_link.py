@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import io
+import os
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
@@ -11,6 +14,7 @@ from dataclasses import replace
 from http import HTTPStatus
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 from websockets.exceptions import ConnectionClosed
@@ -306,6 +310,46 @@ async def test_what_waits_for_a_stuck_disk_is_bounded_and_the_hub_is_greeted_whe
             disk.free.set()
         await hub.expect(frames.Hello, 2)
         await hub.assign(spec(metadata={"mock": [{"do": "no_commit"}]}))
+        assert (await hub.expect(frames.Result)).outcome == "succeeded"
+
+
+class FullDisk(RealDisk):
+    """Has room for the first bytes of a record, and no more, while it is full."""
+
+    def __init__(self) -> None:
+        self.full = False
+
+    def open(self, path: Path) -> Any:
+        disk = self
+
+        class File(io.FileIO):
+            def write(self, data: Any) -> int:
+                if not disk.full:
+                    return super().write(data)
+                super().write(data[:5])
+                raise OSError(errno.ENOSPC, "No space left on device")
+
+        return File(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600), "a+b")
+
+
+async def test_on_a_full_disk_a_result_waits_the_beats_go_on_and_new_work_is_declined(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sidecar ended at the first record without room: leases ran out, and work of hours was given to others."""
+    monkeypatch.setattr("sidecar.writing.RETRY_S", 0.05)
+    disk = FullDisk()
+    async with running() as hub, agent_on(hub, tmp_path, disk) as agent:
+        await hub.assign(spec(metadata={"mock": [{"do": "slow", "s": 0.5}, {"do": "no_commit"}]}))
+        await hub.until(agent.holder.run_ids)
+        disk.full = True
+        await hub.until(lambda: agent._writing._waits)
+        beats = len(hub.of(frames.Beat))
+        await hub.until(lambda: len(hub.of(frames.Beat)) > beats + 2)
+        assert hub.of(frames.Result) == [], "nothing leaves before it is written down"
+        await hub.send(frames.Assign(id=70, task=TaskId(99), lease_epoch=LeaseEpoch(1), lane=Lane.NORMAL))
+        declined = await hub.expect(frames.Decline)
+        assert (declined.task, declined.code) == (99, "disk_full")
+        disk.full = False
         assert (await hub.expect(frames.Result)).outcome == "succeeded"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -16,7 +17,7 @@ from sidecar import journal as journal_module
 from sidecar.core import records
 from sidecar.core.records import Key
 from sidecar.core.results import Delivered, compose
-from sidecar.journal import Journal, JournalError
+from sidecar.journal import Journal, JournalError, JournalFull
 from sidecar.runtimes.base import RunEnd
 from tests.support.fake_disk import FakeDisk
 
@@ -98,13 +99,44 @@ def test_every_append_is_synced_before_it_returns() -> None:
         journal = Journal(PATH, disk)
 
 
-def test_a_full_disk_is_a_fault_that_says_so() -> None:
+def test_a_full_disk_is_a_fault_that_says_so_and_the_record_can_come_again() -> None:
     disk = FakeDisk()
     journal = Journal(PATH, disk)
     disk.full = True
+    with pytest.raises(JournalFull) as fault:
+        journal.append(records.Assigned(**ids()))
+    assert (fault.value.code, fault.value.retryable) == ("journal_full", True)
+    disk.full = False
+    journal.append(records.Assigned(**ids()))
+    assert len(live(Journal(PATH, disk))) == 1
+
+
+def test_what_there_was_room_for_is_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of a record with whole ones behind it is damage, and the agent would not start again."""
+    disk = FakeDisk()
+    journal = Journal(PATH, disk)
+    journal.append(records.Assigned(**ids()))
+    kind = type(disk.open(PATH))
+    whole = kind.write
+
+    def half(self: Any, data: bytes) -> int:
+        return whole(self, data[: len(data) // 2])
+
+    with monkeypatch.context() as patch:
+        patch.setattr(kind, "write", half)
+        with pytest.raises(JournalFull):
+            journal.append(records.Assigned(**ids(2)))
+    journal.append(records.Assigned(**ids(3)))
+    assert len(live(Journal(PATH, disk))) == 2
+
+
+def test_a_sync_that_fails_for_want_of_room_is_never_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = FakeDisk()
+    journal = Journal(PATH, disk)
+    monkeypatch.setattr(disk, "sync", lambda _file: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     with pytest.raises(JournalError) as fault:
         journal.append(records.Assigned(**ids()))
-    assert fault.value.code == "journal_failed"
+    assert not fault.value.retryable
 
 
 def test_settled_assignments_leave_when_the_file_is_compacted(monkeypatch: pytest.MonkeyPatch) -> None:
