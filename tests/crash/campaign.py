@@ -115,16 +115,16 @@ def table(kills: Sequence[Kill]) -> list[str]:
     lines = [f"{'killed':<24}{'times':>6}{'processes':>11}{'recovery p50':>14}{'p99':>9}{'max':>9}"]
     for kind, struck in rows:
         took = sorted(kill.recovered_s for kill in struck if kill.recovered_s is not None)
-        figures = [quantile(took, 0.5), quantile(took, 0.99), took[-1] if took else float("nan")]
-        shown = "".join(f"{figure:>{width}.2f} s" for figure, width in zip(figures, (12, 7, 7), strict=True))
+        figures = [quantile(took, 0.5), quantile(took, 0.99), took[-1]] if took else []
+        shown = "".join(f"{figure:>{width}.2f} s" for figure, width in zip(figures, (12, 7, 7), strict=False))
         lines.append(f"{kind:<24}{len(struck):>6}{sum(kill.processes for kill in struck):>11}{shown}")
     return lines
 
 
 def quantile(values: Sequence[float], q: float) -> float:
-    """By the next rank, of sorted values."""
+    """Of sorted values, at least one."""
     if len(values) < 2:
-        return values[0] if values else float("nan")
+        return values[0]
     return statistics.quantiles(values, n=1000, method="inclusive")[round(q * 1000) - 1]
 
 

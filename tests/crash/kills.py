@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import math
 import os
 import random
@@ -185,21 +186,15 @@ class Reaper:
 
     async def at_failpoints(self, patience_s: float, tell: Callable[[str], None]) -> None:
         """Die at the points of the armed world, one after the other, until all have been reached or none is any more."""
-        stimuli: list[Callable[[], Awaitable[Kill | None]]] = [
-            self._restart_hub,
-            self._restart_sidecar,
-            self._end_a_shim,
-            self.kill_shim,
-            self.kill_agent,
-            self._restart_sidecar,
-            self.kill_machine,
-            self.kill_hub,
-        ]
-        idle = 0
+        stimuli: tuple[Callable[[], Awaitable[Kill | None]], ...] = (
+            *(self._restart_hub, self._restart_sidecar, self._end_a_shim, self.kill_shim),
+            *(self.kill_agent, self._restart_sidecar, self.kill_machine, self.kill_hub),
+        )
+        turn, idle = itertools.cycle(stimuli), 0
         while len(self.world.points_hit()) < len(self.world.armed) and idle < len(stimuli) + 2 and not self.is_late:
             self.world.token.touch()
             if not await self._point_reached(patience_s):
-                done = await stimuli[idle % len(stimuli)]()
+                done = await next(turn)()
                 idle += 1
                 await self._point_reached(STIMULUS_S)
                 if done is not None:
