@@ -26,7 +26,7 @@ class Faults:
         )
         self.pace_s = self.dice.choice((3.0, 7.0, 20.0))
         self.raging = True
-        self.pending: dict[int, Callable[[], None]] = {}
+        self.pending: list[Callable[[], None]] = []
         self.timeline.spawn(None, self._rages)
 
     async def _rages(self) -> None:
@@ -41,9 +41,9 @@ class Faults:
         """No more faults; what they broke is whole again."""
         world = self.world
         self.raging = False
-        for act in list(self.pending.values()):
+        pending, self.pending = self.pending, []
+        for act in pending:
             act()
-        self.pending.clear()
         world.network.partitions.clear()
         world.network.duplicating, world.network.slow_until = 0.0, 0
         world.hub.disk_full, world.hub.failing_commits, world.hub.slow_until, world.hub.doomed = False, 0, 0, ""
@@ -56,11 +56,11 @@ class Faults:
 
     def _ends(self, us: int, act: Callable[[], None]) -> None:
         """The end of a fault: then, or when all faults end."""
-        number = self.timeline.steps * 8 + len(self.pending)
-        self.pending[number] = act
+        self.pending.append(act)
 
         def end() -> None:
-            if self.pending.pop(number, None) is not None:
+            if act in self.pending:
+                self.pending.remove(act)
                 act()
 
         self.timeline.after(us, end)
