@@ -306,6 +306,9 @@ class BackupReason(StrEnum):
     """Before the schema was brought forward; kept until that happens again."""
 
 
+RESTORE_JUMP = 1 << 20
+"""How far a restore sets every counter ahead: the hub whose store was lost may have used that many numbers since its backup."""
+
 AGENT_PREFIX = "agent:"
 """Before an agent's id in a token's scopes."""
 ANY_AGENT = AgentId("*")

@@ -24,6 +24,9 @@ KEY_NOTE = "whoever has a backup has the hub's key: keep it where its data direc
 ELSEWHERE = "not in it: clones and branches (the remotes have them), sidecars' journals, TLS certificates, hub.toml"
 OFFLINE = "Of a stopped hub, or without asking it: its data directory."
 
+MAX_SHOWN = 20
+"""Lost tasks on the screen; the file has all of them."""
+
 Offline = Annotated[Path | None, typer.Option("--data-dir", metavar="DIR", help=OFFLINE)]
 Name = Annotated[str | None, typer.Argument(metavar="[BACKUP]", help="Its name, as `agentcom backup list` shows it.")]
 Newest = Annotated[bool, typer.Option("--newest", help="The newest one.")]
@@ -108,6 +111,100 @@ def verify(
     else:
         render.say(Cell(found["name"], "bold"), Cell(" is not whole: ", "bold red"), found["fault"])
     raise typer.Exit(Exit.OK if found["fault"] is None else Exit.NOT_DONE)
+
+
+@app.command("restore")
+def restore(
+    backup: Name = None,
+    newest: Newest = False,
+    config: ConfigFile = None,
+    data_dir: Offline = None,
+    json: Json = False,
+) -> None:
+    """Go back to a backup. The hub must be stopped.
+
+    The backup is checked first. The store that is there is kept aside, not deleted, and what is newer in it is read as far as
+    that is possible, and written to a file. An interrupted restore is finished by the same command, or by starting the hub.
+
+    Example: agentcom backup restore --newest --data-dir /var/lib/agentcom
+    """
+    from hub.core.errors import HubError
+    from hub.recovery import restore as put_back
+
+    if (backup is None) is not newest:
+        fail(Exit.USAGE, "name a backup, or say --newest", "agentcom backup list --data-dir DIR")
+    try:
+        done = put_back(_settings(config, data_dir), backup)
+    except HubError as fault:
+        fail(Exit.REFUSED, str(fault))
+    if json:
+        render.document(done)
+    else:
+        show_restored(done)
+
+
+def show_restored(done: Mapping[str, Any]) -> None:
+    """What is back, what is lost, what may still come, and what to do next."""
+    render.say(Cell("restored ", "bold green"), Cell(done["backup"], "bold"), f", made {moment(done['made_at'])}")
+    render.facts(
+        [
+            ("back", f"{sum(done['tasks'].values())} tasks up to t-{done['last_task']}, event {done['last_event']}"),
+            ("kept aside", done["kept"] or "nothing: there was no store"),
+            ("key", "the backup's; the other is kept aside" if done["key_replaced"] else ""),
+        ]
+    )
+    render.heading("Lost, unless it comes back")
+    for line in _lost(done):
+        render.say("  ", line)
+    render.heading("What comes back by itself")
+    render.say(
+        f"  {done['held']} tasks were with agents: those that still work on them go on, and finished results are applied."
+    )
+    render.say(
+        "  Nothing is given out until every agent could say what it holds; see agentcom task explain, and agentcom doctor."
+    )
+    render.heading("Tokens")
+    render.say("  Those made after the backup open nothing: their machines and people get 401, and need new ones.")
+    if done["ended_tokens"]:
+        render.say(
+            "  Ended again, as the old store says: ", ", ".join(f"{one['id']} ({one['name']})" for one in done["ended_tokens"])
+        )
+    render.say(
+        Cell("  Those revoked after the backup may be alive again. ", "bold yellow"),
+        "Look through them, and end what must not be:",
+    )
+    render.part(
+        ("token", "name", "scopes", "end it"),
+        [
+            (one["id"], one["name"], ", ".join(one["scopes"]), f"agentcom token revoke {one['id']}")
+            for one in done["live_tokens"]
+        ],
+        flex="scopes",
+        indent=4,
+    )
+    render.heading("Next")
+    render.say("  agentcom server start", Cell("        # or start-dev, or its service", "dim"))
+    render.say("  agentcom doctor", Cell("              # says what sidecars brought since", "dim"))
+
+
+def _lost(done: Mapping[str, Any]) -> list[str]:
+    if not done["old_readable"]:
+        return [f"everything after {moment(done['made_at'])}: the old store could not be read at all"]
+    if done["lost_until"] is None:
+        since = f"nothing that can be read: the old store holds no event after {done['last_event']}"
+    else:
+        since = (
+            f"{done['lost_events']} events, {done['last_event']} to {done['lost_until_event']}, "
+            f"until {moment(done['lost_until'])}"
+        )
+    lines = [since + (f" ({done['old_gaps']} places could not be read)" if done["old_gaps"] else "")]
+    shown = done["lost_tasks"][:MAX_SHOWN]
+    lines += [f"t-{one['task']} {one['title']}, by {one['by']}: submit it again" for one in shown]
+    if (more := len(done["lost_tasks"]) - len(shown)) > 0:
+        lines.append(f"and {more} more tasks")
+    if done["lost_file"] is not None:
+        lines.append(f"all of it, one JSON object a line: {done['lost_file']}")
+    return lines
 
 
 def _holds(backup: Mapping[str, Any]) -> str:

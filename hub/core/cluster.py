@@ -32,8 +32,8 @@ DECISIONS = 1024
 
 @dataclass(slots=True)
 class Volatile:
-    """What a restart forgets on purpose: fairness, who is idle in which order, armed timers, retries that avoid an agent, draining,
-    and the latest decisions about salvaged work (the rows have them).
+    """What a restart forgets on purpose: fairness, who is idle in which order, armed timers, retries that avoid an agent, draining, until
+    when agents may still tell what they hold from before a restore, and the latest decisions about salvaged work (the rows have them).
 
     Also volatile, and declared on the entities themselves: live links, lease deadlines, progress and warm repositories.
     """
@@ -45,6 +45,7 @@ class Volatile:
     avoiding: dict[int, None] = field(default_factory=dict)
     decided: dict[tuple[int, int, str], SalvageRow] = field(default_factory=dict)
     draining: bool = False
+    settling_until: int = 0
 
     def remember(self, row: SalvageRow) -> None:
         """What was decided about salvaged work, until every fact read before it has been used."""
@@ -56,7 +57,10 @@ class Volatile:
 
 @dataclass(slots=True)
 class Cluster:
-    """Everything scheduling needs. ``projects`` maps to (paused, dispatch), ``repos`` to paused."""
+    """Everything scheduling needs. ``projects`` maps to (paused, dispatch), ``repos`` to paused.
+
+    Lease and session epochs up to their bases may have been used by a hub whose store was lost: none is given out again.
+    """
 
     terms: Terms
     hub_epoch: int = 0
@@ -73,6 +77,8 @@ class Cluster:
     next_n: int = 1
     next_requirement: int = 1
     next_cid: int = 1
+    fence_base: int = 0
+    session_base: int = 0
     ready: Ready = field(init=False)
     volatile: Volatile = field(default_factory=Volatile)
 

@@ -12,15 +12,15 @@ from hub.core.decision import PushAssign
 from hub.core.lanes import LANES, LanePicker
 from hub.core.matching import Requirement, class_of, has_checks
 from hub.core.rows import AttemptRow
-from hub.core.task import Task
+from hub.core.task import Task, raise_fence
 from hub.core.timers import Timer
-from hub.ids import AgentId, AgentState, Lane, LeaseEpoch, TaskState
+from hub.ids import AgentId, AgentState, Lane, TaskState
 
 
 def settle(step: Step) -> int:
     """Match everything this step made ready or free; the number of claims. Ends because every claim takes an agent off the list."""
     claims = 0
-    if step.cluster.volatile.draining:
+    if step.cluster.volatile.draining or step.stamp.mono < step.cluster.volatile.settling_until:
         return claims
     for agent in step.freed:
         claims += offer_agent(step, agent)
@@ -75,7 +75,7 @@ def claim(step: Step, task: Task, agent: Agent, reason: str) -> None:
     """queued → assigned: raise the fence, open the attempt, push after the commit (protocol §4.1)."""
     cluster, terms, now = step.cluster, step.cluster.terms, step.stamp.mono
     cluster.volatile.fair.served(task.lane, task.seq)
-    task.lease_epoch = LeaseEpoch(task.lease_epoch + 1)
+    raise_fence(task, cluster.fence_base)
     task.tries += 1
     task.holder, task.holder_epoch = agent.id, agent.epoch
     task.accept_by, task.resent = now + terms.accept_us, False
@@ -89,7 +89,9 @@ def claim(step: Step, task: Task, agent: Agent, reason: str) -> None:
 
 
 def push(step: Step, task: Task, agent: Agent) -> None:
-    """Offer the assignment to its holder (again)."""
+    """Offer the assignment to its holder (again); not one of before a restore, for it may have been carried out since."""
+    if task.lease_epoch <= step.cluster.fence_base:
+        return
     need = step.cluster.ready.needs[task.requirement]
     step.tell(
         agent,

@@ -49,7 +49,7 @@ def stopped(step: Step, task: Task, outcome: str, **changes: object) -> None:
         queue_again(step, task, "task.queued", "assign", agent=holder)
         return
     if to is TaskState.DONE:
-        raise_fence(task)
+        raise_fence(task, step.cluster.fence_base)
     kinds = {TaskState.DONE: "task.completed", TaskState.DEAD: "task.dead"}
     assert to is not None
     step.move(task, to, kinds.get(to, "task.cancelled"), cause=task.cause or "cancel", agent=holder)
@@ -65,7 +65,7 @@ def stop(step: Step, task: Task, then: TaskState, cause: str, reason: str = "") 
         task.tries = max(0, task.tries - 1)
         step.move(task, TaskState.QUEUED, "task.queued", cause=cause, agent=holder)
         if then is not TaskState.QUEUED:  # an offer is taken back before its task can end
-            raise_fence(task)
+            raise_fence(task, step.cluster.fence_base)
             finish(step, task, then, "task.completed" if then is TaskState.DONE else "task.dead", cause, reason=reason)
         return False
     if task.stopping is None:

@@ -54,6 +54,9 @@ def _queued(cluster: Cluster, task: Task, stamp: Stamp) -> str:
     need = cluster.ready.needs[task.requirement]
     if cluster.volatile.draining:
         return "the hub is draining"
+    if stamp.mono < cluster.volatile.settling_until:
+        left_s = (cluster.volatile.settling_until - stamp.mono) // SECOND + 1
+        return f"the hub was restored: for {left_s} s more agents tell what they still hold"
     if cluster.projects.get(task.project, (False, ""))[0]:
         return f"project {task.project} is paused"
     if task.repo is not None and cluster.repos.get(task.repo, False):

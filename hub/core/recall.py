@@ -29,6 +29,7 @@ class Snapshot:
     ``tasks`` are the live ones, ``deps`` their edges, ``attempts`` the open ones, ``questions`` the open ones and those of open attempts,
     ``adoptions`` salvaged work that live tasks take as soon as their agents have stopped,
     ``agents`` joined with their newest session. The ``next_*`` numbers are above every number ever used.
+    ``restored_at`` is when the store was restored, microseconds UTC.
     """
 
     tasks: Iterable[LiveTask] = ()
@@ -44,6 +45,9 @@ class Snapshot:
     next_n: int = 1
     next_requirement: int = 1
     next_cid: int = 1
+    fence_base: int = 0
+    session_base: int = 0
+    restored_at: int | None = None
 
 
 _TYPES: Mapping[str, TaskType] = {word: word for word in TaskType}
@@ -107,6 +111,8 @@ def rebuild(snapshot: Snapshot, terms: Terms) -> Cluster:
         next_n=snapshot.next_n,
         next_requirement=snapshot.next_requirement,
         next_cid=snapshot.next_cid,
+        fence_base=snapshot.fence_base,
+        session_base=snapshot.session_base,
     )
     for row in snapshot.agents:
         cluster.agents[AgentId(row["id"])] = _agent(row)

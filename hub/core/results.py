@@ -17,6 +17,7 @@ from hub.core.commands import Report
 from hub.core.decision import AckResult
 from hub.core.dependencies import ended
 from hub.core.ending import stopped
+from hub.core.restored import forgotten, let_go
 from hub.core.retry import Ended, Next, after
 from hub.core.rows import AttemptRow, FeedbackRow, ResultRow
 from hub.core.salvage import keep
@@ -55,7 +56,12 @@ def _judge(step: Step, agent: Agent, command: Report) -> Verdict:
     if task is not None and held_by(step, agent, command.n, command.lease_epoch) is task:
         return _apply(step, task, agent, command)
     if task is not None and _is_late(task, command):
-        return _apply_late(step, task, command)
+        assert command.facts.attempt is not None
+        return _apply_late(step, task, command, AttemptRow(*(command.facts.attempt[name] for name in AttemptRow._fields)))
+    if (lost := forgotten(step, agent, command.n, command.lease_epoch)) is not None and _is_success(lost, command):
+        attempt = let_go(step, lost, agent, command.lease_epoch)._replace(ended_at=step.stamp.wall)
+        if lost.state is TaskState.QUEUED:
+            return _apply_late(step, lost, command, attempt)
     return _salvage(step, task, command, _why(task, command))
 
 
@@ -85,11 +91,15 @@ def _is_late(task: Task, command: Report) -> bool:
     return (
         task.state is TaskState.QUEUED
         and task.lease_epoch == command.lease_epoch
-        and command.outcome is Outcome.SUCCEEDED
-        and command.passed is not False
-        and (command.has_change or not task.needs_change)
+        and _is_success(task, command)
         and fact is not None
         and fact["outcome"] == "lost"
+    )
+
+
+def _is_success(task: Task, command: Report) -> bool:
+    return (
+        command.outcome is Outcome.SUCCEEDED and command.passed is not False and (command.has_change or not task.needs_change)
     )
 
 
@@ -144,12 +154,9 @@ def _blame(step: Step, task: Task, command: Report) -> Blame:
     )
 
 
-def _apply_late(step: Step, task: Task, command: Report) -> Verdict:
+def _apply_late(step: Step, task: Task, command: Report, row: AttemptRow) -> Verdict:
     """Accept the work of an attempt that was given up: same fence, nobody else started."""
-    fact = command.facts.attempt
-    assert fact is not None
     task.ended[command.lease_epoch] = command.sha256
-    row = AttemptRow(*(fact[name] for name in AttemptRow._fields))
     step.decision.rows.append(
         row._replace(
             outcome=command.outcome,

@@ -67,7 +67,7 @@ def rework(step: Step, command: Rework) -> TaskAnswer:
     task.rework += 1
     task.tries = max(0, task.tries - 1)
     task.merging = False
-    raise_fence(task)
+    raise_fence(task, step.cluster.fence_base)
     queue_again(step, task, "task.rework", "rework", round=task.rework)
     return answer_for(task)
 

@@ -71,7 +71,7 @@ def adopt_now(step: Step, task: Task, row: SalvageRow) -> None:
     step.withdraw_question(task)
     if task.state in (TaskState.WAITING, TaskState.SCHEDULED):
         step.move(task, TaskState.QUEUED, "task.queued", cause="salvage")
-    raise_fence(task)
+    raise_fence(task, step.cluster.fence_base)
     step.decision.rows.append(
         ResultRow(
             task.n,

@@ -30,7 +30,8 @@ from hub.core.explain import explain
 from hub.core.lease import Terms
 from hub.core.recall import Snapshot, arm_all, rebuild
 from hub.core.task import Task
-from hub.ids import AgentState, TaskId
+from hub.core.timers import Timer
+from hub.ids import SECOND, AgentState, TaskId
 
 
 def _safety_pass(step: Step, _: commands.SafetyPass) -> None:
@@ -92,6 +93,8 @@ class Scheduler:
         cluster = rebuild(snapshot, terms)
         cluster.hub_epoch = hub_epoch
         arm_all(cluster, stamp.mono)
+        if snapshot.restored_at is not None:
+            _settle_down(cluster, stamp, snapshot.restored_at)
         step = Step(cluster, stamp, "hub")
         for agent in cluster.agents.values():
             step.move_agent(agent, AgentState.OFFLINE, "hub started")
@@ -141,6 +144,20 @@ class Scheduler:
         if isinstance(command, commands.Report):
             return None if _holds(tasks.get(command.n), command) else Wanted(attempt=(command.n, command.lease_epoch))
         return None
+
+
+RESTORED_US = 3600 * SECOND
+"""So long after a restore, at the least, agents may be at work whose leases it forgot."""
+
+
+def _settle_down(cluster: Cluster, stamp: Stamp, restored_at: int) -> None:
+    """After a restore nothing is given out until every agent has told what it holds, or its lease has ended for sure: the task it works on
+    may look free here. Long after, what sidecars bring is awaited for a moment.
+    """
+    recent = stamp.wall < restored_at + max(RESTORED_US, 2 * cluster.terms.hold_us)
+    until = stamp.mono + (cluster.terms.hold_us if recent else cluster.terms.accept_us)
+    cluster.volatile.settling_until = until
+    cluster.volatile.timers.arm(Timer.SETTLED, "hub", until)
 
 
 def _live(task: Task | None) -> bool:

@@ -9,12 +9,13 @@ from collections.abc import Iterator
 
 from hub.core import dispatch, quarantine
 from hub.core.agent import Agent
-from hub.core.assignments import grant, held_by, lose, renew, session_of
+from hub.core.assignments import back_to_queue, grant, held_by, lose, renew, session_of
 from hub.core.cluster import Step, control_effect
 from hub.core.commands import Beat, Disconnected, Hello, PauseAgent, Registry, ResumeAgent
 from hub.core.decision import Beaten, GrantLease, HeldAnswer, LeaseRenewed, Session, Welcome
 from hub.core.errors import Refused
 from hub.core.reconcile import RULES, HubHas, Rule, Says, hub_has
+from hub.core.restored import CAUSE, forgotten, take_back
 from hub.core.rows import SessionRow
 from hub.core.task import Task
 from hub.core.timers import Timer
@@ -40,6 +41,7 @@ def hello(step: Step, command: Hello) -> Session:
     agent = cluster.agents.get(command.agent)
     if agent is None:
         agent = cluster.agents[command.agent] = Agent(command.agent, step.stamp.wall)
+        agent.epoch = SessionEpoch(cluster.session_base)
     same_install = agent.install_id in ("", command.install_id)
     if same_install and _overtaken(agent, command) and (agent.connected or agent.task is not None):
         raise Refused(409, "stale_hello", f"a later hello of agent {agent.id} was heard already")
@@ -103,6 +105,8 @@ def _reconcile(step: Step, agent: Agent, command: Hello) -> Iterator[HeldAnswer]
             Says.SILENT_SAME_INSTALL if given_to == command.install_id else Says.SILENT_OTHER_INSTALL
         )
     for (n, epoch), says in said.items():
+        if says is Says.HELD and (lost := forgotten(step, agent, TaskId(n), epoch)) is not None:
+            take_back(step, lost, agent, epoch)
         has = hub_has(tasks.get(n), agent.id, epoch)
         task = tasks[n] if has is not HubHas.OTHER else None  # whatever is said of another fence touches nothing
         verdict = _follow(step, agent, task, RULES[has, says], held.get((n, epoch), Phase.ASSIGNED))
@@ -123,6 +127,9 @@ def _follow(step: Step, agent: Agent, task: Task | None, rule: Rule, phase: Phas
         case Rule.ACCEPT:
             grant(step, task, agent)
             return HeldVerdict.ACCEPTED
+        case Rule.ASSIGN_AGAIN if task.lease_epoch <= step.cluster.fence_base:
+            back_to_queue(step, task, "lost", CAUSE, refund=True)  # it may have been carried out, and forgotten here
+            return None
         case Rule.ASSIGN_AGAIN:
             dispatch.push(step, task, agent)
             return None

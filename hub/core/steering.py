@@ -131,7 +131,7 @@ def complete(step: Step, command: Complete) -> TaskAnswer:
         if not command.force:
             raise Refused(409, "leased", f"{task_ref(task.n)} is held by {task.holder}", hint="--force stops the agent first")
         return answer_for(task, pending=stop(step, task, TaskState.DONE, "complete", command.reason))
-    raise_fence(task)
+    raise_fence(task, step.cluster.fence_base)
     finish(step, task, TaskState.DONE, "task.completed", "complete", reason=command.reason)
     return answer_for(task)
 
@@ -151,7 +151,7 @@ def begin_again(step: Step, task: Task, facts: Facts, cause: str) -> None:
     if taken is not None:
         raise Refused(409, "unique_key_taken", f"unique key {task.unique_key!r} is now held by {task_ref(taken)}")
     _check_edges(step, task, facts)
-    raise_fence(task)
+    raise_fence(task, step.cluster.fence_base)
     task.generation += 1
     task.tries = task.lost = task.rework = task.claims = 0
     task.finished_at = task.not_before = task.avoid = task.agent_hint = task.conversation_id = None

@@ -174,6 +174,6 @@ class Task:
         )
 
 
-def raise_fence(task: Task) -> None:
-    """Spend a lease epoch, so that everything sent under the old one is recognised as stale."""
-    task.lease_epoch = LeaseEpoch(task.lease_epoch + 1)
+def raise_fence(task: Task, base: int) -> None:
+    """Spend a lease epoch, so that everything sent under the old one is recognised as stale; always above ``base``."""
+    task.lease_epoch = LeaseEpoch(max(task.lease_epoch, base) + 1)

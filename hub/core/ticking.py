@@ -31,6 +31,9 @@ def tick(step: Step, _: Tick) -> None:
         if due is None:
             return
         kind, key = due
+        if kind is Timer.SETTLED:
+            step.anybody = True
+            continue
         if kind in ON_TASK and isinstance(key, int):
             task = step.cluster.tasks.get(key)
             if task is not None:

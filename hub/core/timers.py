@@ -27,6 +27,7 @@ class Timer(StrEnum):
     DEADLINE = "deadline"
     QUEUE_TTL = "queue_ttl"
     QUARANTINE = "quarantine"
+    SETTLED = "settled"
 
 
 WALL = frozenset({Timer.NOT_BEFORE, Timer.DEADLINE, Timer.QUEUE_TTL, Timer.QUARANTINE})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
@@ -15,6 +15,7 @@ from hub.core.rows import EventRow
 from hub.ids import SECOND, BackupReason, Micros
 from hub.store.backups import Backup, BackupFailed, Shelf
 from hub.store.base import Operation, Reader, Tx
+from hub.store.recovery import RESTORED
 from hub.telemetry.metrics import Metrics
 from hub.wire.finding import Finding, fail, ok, warn
 
@@ -27,6 +28,8 @@ JITTER = 0.05
 """Of the period: hubs that were started together do not all write at once."""
 VERIFIED_AT = "backup_verified_at"
 """In the table of meta: when the newest backup was last found whole, microseconds UTC."""
+RECENT_S = 7 * 86_400.0
+"""So long after a restore, what came of it is worth a warning."""
 _AGES = (("days", 86_400), ("hours", 3600), ("minutes", 60), ("seconds", 1))
 
 
@@ -125,7 +128,18 @@ class Backups:
         shelved, now = await self.every(), self.now_us()
         since = await self.reader.one("hub_since")
         hub_age_s = (now - since["at"]) / SECOND if since is not None and since["at"] is not None else 0.0
-        return [judge_age(shelved, self.every_s, now, hub_age_s), *judge_broken(shelved)]
+        return [judge_age(shelved, self.every_s, now, hub_age_s), *judge_broken(shelved), *await self._restored()]
+
+    async def _restored(self) -> list[Finding]:
+        """The account of the last restore: what sidecars brought since."""
+        row = await self.reader.one("meta_get", key=RESTORED)
+        if row is None:
+            return []
+        told = orjson.loads(row["value"])
+        brought = await self.reader.one("restored_results", seq=told["seq"], at=told["at"])
+        assert brought is not None
+        age_s = max(0.0, (self.now_us() - told["at"]) / SECOND)
+        return [judge_restored(told["backup"], age_s, brought)]
 
 
 def judge_age(shelved: list[Backup], every_s: float, now: Micros, hub_age_s: float) -> Finding:
@@ -139,6 +153,17 @@ def judge_age(shelved: list[Backup], every_s: float, now: Micros, hub_age_s: flo
         return fail("backup_age", f"there is no backup, and the hub is {span(hub_age_s)} old", cure)
     found = f"the newest of {len(shelved)}, {newest.name}, is {span(age_s)} old and was verified"
     return warn("backup_age", found, cure) if age_s > 2 * every_s else ok("backup_age", found)
+
+
+def judge_restored(backup: str, age_s: float, brought: Mapping[str, int]) -> Finding:
+    """What came back after a restore."""
+    found = (
+        f"{span(age_s)} ago, from {backup}; since then agents went on with {brought['continued']} tasks, and of results "
+        f"{brought['late']} were applied late and {brought['salvaged']} salvaged ({brought['unknown']} of tasks that are unknown here)"
+    )
+    if brought["salvaged"] and age_s < RECENT_S:
+        return warn("restored", found, "look at them: agentcom salvage list")
+    return ok("restored", found)
 
 
 def judge_broken(shelved: list[Backup]) -> list[Finding]:

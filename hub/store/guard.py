@@ -12,6 +12,7 @@ from hub.ids import SECOND
 from hub.store.backups import Shelf
 from hub.store.integrity import StoreCorrupt, check_at_start
 from hub.store.manifest import moment
+from hub.store.restore import finish
 from hub.store.wal import has_log
 
 log = structlog.get_logger("store")
@@ -22,6 +23,8 @@ def guard(path: Path, shelf: Shelf, *, log_synced: bool = True) -> None:
 
     ``log_synced`` as in :func:`hub.store.integrity.judge`: true for durability full.
     """
+    if finish(path) is not None:
+        log.warning("restore_finished", note="it had been cut off")
     if faults := _missing(path, shelf):
         raise corrupt(path, faults, shelf)
     if not path.exists() or path.stat().st_size == 0:

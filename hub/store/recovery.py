@@ -5,9 +5,14 @@ from __future__ import annotations
 import sqlite3
 from typing import Any, Protocol
 
+import orjson
+
 from hub.core.recall import Snapshot
 from hub.core.rows import LiveTask
 from hub.store.sql import statements
+
+RESTORED = "restored"
+"""In the table of meta: the account of the last restore, in JSON; ``at`` is microseconds UTC."""
 
 
 class SnapshotReader(Protocol):
@@ -35,6 +40,8 @@ def _load(connection: sqlite3.Connection) -> Snapshot:
         return [LiveTask._make(row) for row in cursor]
 
     highest = every("highest_numbers")[0]
+    base: dict[str, int] = {row["counter"]: row["value"] for row in every("bases")}
+    restored = connection.execute(statements()["meta_get"], {"key": RESTORED}).fetchone()
     # the remembered ones newest first, then whatever live tasks use: both in ascending order of id
     known = {row["id"]: row for row in [*every("requirements"), *every("live_requirements")]}
     return Snapshot(
@@ -48,7 +55,10 @@ def _load(connection: sqlite3.Connection) -> Snapshot:
         agents=every("agents_with_sessions"),
         projects={row["id"]: (bool(row["paused"]), row["dispatch"]) for row in every("project_switches")},
         repos={row["name"]: bool(row["paused"]) for row in every("repository_switches")},
-        next_n=highest["n"] + 1,
+        next_n=max(highest["n"], base.get("n", 0)) + 1,
         next_requirement=highest["requirement"] + 1,
-        next_cid=highest["cid"] + 1,
+        next_cid=max(highest["cid"], base.get("cid", 0)) + 1,
+        fence_base=base.get("lease_epoch", 0),
+        session_base=base.get("session_epoch", 0),
+        restored_at=None if restored is None else orjson.loads(restored["value"])["at"],
     )

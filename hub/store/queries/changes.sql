@@ -7,7 +7,8 @@ SELECT * FROM change WHERE id = :id;
 SELECT id FROM change WHERE task = :task AND lease_epoch = :lease_epoch;
 
 -- name: change_last_id
-SELECT COALESCE(MAX(id), 0) AS id FROM change;
+SELECT COALESCE(MAX(id), 0) AS id
+FROM (SELECT MAX(id) AS id FROM change UNION ALL SELECT value AS id FROM base WHERE counter = 'change') AS used;
 
 -- name: change_insert
 INSERT INTO change (

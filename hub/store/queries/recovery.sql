@@ -48,3 +48,6 @@ SELECT
   (SELECT coalesce(max(n), 0) FROM task) AS n,
   (SELECT coalesce(max(id), 0) FROM requirement) AS requirement,
   (SELECT coalesce(max(cid), 0) FROM control) AS cid;
+
+-- name: bases
+SELECT counter, value FROM base;

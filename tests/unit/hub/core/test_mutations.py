@@ -133,7 +133,7 @@ def without_the_upsert_fence(patch: pytest.MonkeyPatch) -> None:
 def without_a_rising_epoch(patch: pytest.MonkeyPatch) -> None:
     from hub.core import dispatch
 
-    patch.setattr(dispatch, "LeaseEpoch", lambda _: 1)
+    patch.setattr(dispatch, "raise_fence", lambda task, _base: setattr(task, "lease_epoch", 1))
 
 
 STORIES: dict[str, tuple[Callable[[], None], Mutate]] = {

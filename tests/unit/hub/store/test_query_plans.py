@@ -26,7 +26,7 @@ GROWING = {
 """Tables that grow with the work done. The others grow with what people register or with the fleet."""
 
 
-WHOLE = {"store_facts", "store_tasks_by_state", "store_fold"}
+WHOLE = {"restored_results", "store_facts", "store_tasks_by_state", "store_fold"}
 """What is asked of a whole store, on a copy or a connection of its own: reading all of it is the point."""
 
 

@@ -1,0 +1,104 @@
+"""What a broken store still yields: everything newer than a backup that plain reads can reach, page by page, and nothing is changed.
+
+It is told rather than put back, for what is left of a broken file may contradict itself; only the ends of tokens are taken over, because
+what was revoked must not come alive again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hub.store import integrity
+from hub.store.manifest import Manifest, moment
+from hub.store.sql import statements
+
+MAX_FAILURES = 64
+"""Unreadable places in one table before the rest of it is given up; each is stepped over in steps that double."""
+MAX_EVENTS = 200_000
+"""So many events are told; there are about five in the life of a task."""
+_EVENTS = "SELECT seq, at, kind, actor, task, agent, lease_epoch, from_state, to_state, cause, data FROM event WHERE seq > ? ORDER BY seq"
+_TASKS = "SELECT n, title, created_by, created_at, state, project, repo, base, lane, type, idem_key, spec FROM task WHERE n > ? ORDER BY n"
+_ENDED = "SELECT rowid, id, name, ends_at, revoked_by FROM token WHERE rowid > ? AND revoked_by IS NOT NULL ORDER BY rowid"
+
+Row = dict[str, Any]
+
+
+@dataclass(slots=True)
+class Rescued:
+    """What was read. ``readable`` is False when SQLite could not even open the file; ``gaps`` counts places that could not be read."""
+
+    readable: bool = False
+    gaps: int = 0
+    events: list[Row] = field(default_factory=list)
+    tasks: list[Row] = field(default_factory=list)
+    ended_tokens: list[Row] = field(default_factory=list)
+    used: dict[str, int] = field(default_factory=dict)
+    """How far its counters were set by a restore, and its last event."""
+
+    @property
+    def last_event(self) -> Row | None:
+        """The newest that could be read."""
+        return self.events[-1] if self.events else None
+
+
+def rescue(path: Path, known: Manifest) -> Rescued:
+    """Read what a store holds beyond a backup of it, as far as it can be read; nobody has it open."""
+    found = Rescued()
+    if not path.exists():
+        return found
+    try:
+        with integrity.reading(path) as connection:
+            connection.row_factory = _as_dict
+            connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+            found.readable = True
+            found.events = _walk(connection, _EVENTS, "seq", known.seq, found, limit=MAX_EVENTS)
+            found.tasks = _walk(connection, _TASKS, "n", known.n, found)
+            found.used = {row["counter"]: row["value"] for row in connection.execute(statements()["bases"])}
+            found.used["seq"] = max((row["seq"] for row in found.events), default=0)
+            found.ended_tokens = _walk(connection, _ENDED, "rowid", 0, found)
+    except sqlite3.DatabaseError:
+        found.gaps += 1
+    return found
+
+
+def _walk(connection: sqlite3.Connection, sql: str, key: str, after: int, found: Rescued, limit: int = 1 << 30) -> list[Row]:
+    rows: list[Row] = []
+    skip = 1
+    for _ in range(MAX_FAILURES):
+        try:
+            for row in _each(connection, sql, after):
+                rows.append(row)
+                after, skip = row[key], 1
+                if len(rows) >= limit:
+                    return rows
+        except sqlite3.DatabaseError:
+            found.gaps += 1
+            after, skip = after + skip, skip * 2
+        else:
+            return rows
+    return rows
+
+
+def _each(connection: sqlite3.Connection, sql: str, after: int) -> Iterator[Row]:
+    yield from connection.execute(sql, (after,))
+
+
+def write_account(file: Path, rescued: Rescued) -> None:
+    """One JSON object a line: first the tasks that were submitted after the backup, then every event since."""
+    lines = [json.dumps({"task": row | {"created_at": moment(row["created_at"])}}) for row in rescued.tasks]
+    lines += [json.dumps({"event": row | {"at": moment(row["at"])}}) for row in rescued.events]
+    handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(handle, "w", encoding="utf-8") as opened:
+        opened.writelines(line + "\n" for line in lines)
+        opened.flush()
+        os.fsync(opened.fileno())
+
+
+def _as_dict(cursor: sqlite3.Cursor, row: Sequence[Any]) -> Row:
+    return {column[0]: value for column, value in zip(cursor.description, row, strict=True)}
