@@ -7,7 +7,7 @@ import json
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -369,6 +369,7 @@ class FakeBackups:
     shelved: list[Backup] = field(default_factory=list)
     asked: list[tuple[str, ...]] = field(default_factory=list)
     refuse: Exception | None = None
+    fault: str | None = None
 
     async def every(self) -> list[Backup]:
         return self.shelved
@@ -383,7 +384,7 @@ class FakeBackups:
         self.asked.append(("verify", name, actor))
         if self.refuse is not None:
             raise self.refuse
-        return backup(name)
+        return replace(backup(name), fault=self.fault)
 
 
 def backup(name: str = "20270115T080000Z", **changes: Any) -> Backup:
