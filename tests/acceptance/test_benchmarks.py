@@ -59,3 +59,13 @@ async def test_the_keeping_benchmark_prunes_and_compacts_beside_submits() -> Non
     for phase in ("alone", "prune", "compact"):
         assert found[phase]["submits"] > 0 and 0 < found[phase]["p50_ms"] <= found[phase]["p99_ms"]
     assert found["prune"]["steps"] > 0 and found["compact"]["steps"] > 0
+
+
+async def test_the_backup_benchmark_measures_a_backup_under_writes_and_the_way_back() -> None:
+    found = await document("backup.py")
+    assert found["bytes"] > 2**20
+    assert found["commits_during"] > 0
+    assert found["p99_ratio"] == pytest.approx(found["during_ms"]["p99"] / found["before_ms"]["p99"])
+    assert all(
+        found[name] > 0 for name in ("backup_s", "verify_s", "restore_s", "quick_check_s_per_100k", "full_check_s_per_100k")
+    )
