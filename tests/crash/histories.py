@@ -36,10 +36,11 @@ def of_the_log(store: Path) -> Iterator[tuple[int, Op]]:
     The store must be closed.
     """
     db = sqlite3.connect(f"file:{store}?mode=ro", uri=True)
-    by_result = set(
+    by_request = set(
         db.execute(
             "SELECT task, lease_epoch, ended_at FROM attempt WHERE (verdict = 'applied' AND cause != 'late')"
             " OR (cause = 'stopped' AND outcome = 'succeeded')"  # salvaged as it came; a salvage may also be noted afterwards
+            " OR cause = 'cancel'"  # of an offer: nobody had to be stopped first
         )
     )
     rows = db.execute(
@@ -53,7 +54,7 @@ def of_the_log(store: Path) -> Iterator[tuple[int, Op]]:
         elif to == "assigned":
             yield task, Op(kind=Kind.CLAIM, answer="ok", agent=agent, **moment)
         elif before in LEASED and to not in LEASED:
-            if (task, epoch, at) not in by_result:
+            if (task, epoch, at) not in by_request:
                 yield task, Op(kind=Kind.RELEASE, answer="free" if to in FREE else "over", **moment)
         elif before == "in_review" and to in FREE:
             yield task, Op(kind=Kind.REOPEN, answer="ok", **moment)
