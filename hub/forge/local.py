@@ -11,6 +11,7 @@ import asyncio
 import os
 import re
 import shutil
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -49,6 +50,7 @@ class LocalForge:
     root: Path
     git: Git
     _ready: set[str] = field(default_factory=set)
+    _turns: defaultdict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
 
     # ── the remote ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -68,12 +70,13 @@ class LocalForge:
         """See :meth:`hub.forge.base.Forge.fetch`."""
         ref = f"refs/remotes/origin/{self._branch(branch)}"
         clone = await self._clone(remote)
-        done = await self.git.talk(
-            clone,
-            *("fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules", "--refmap="),
-            *("--", remote.url, f"+refs/heads/{branch}:{ref}"),
-            allow_file=self._allows_file(remote),
-        )
+        async with self._turns[remote.name]:  # two fetches of one branch would lock its ref against each other
+            done = await self.git.talk(
+                clone,
+                *("fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules", "--refmap="),
+                *("--", remote.url, f"+refs/heads/{branch}:{ref}"),
+                allow_file=self._allows_file(remote),
+            )
         if done.code != 0 and _NO_REF.search(done.errors):
             return None
         self._check_answer("fetch", done)
@@ -213,12 +216,13 @@ class LocalForge:
 
     async def _clone(self, remote: Remote) -> Path:
         clone = self.root / f"{remote.name}.git"
-        if remote.name not in self._ready:
-            try:
-                await self._open(clone)
-            except OSError as trouble:
-                raise ForgeError(f"the clone {clone} cannot be made: {trouble.strerror}", code="clone_failed") from trouble
-            self._ready.add(remote.name)
+        async with self._turns[remote.name]:  # the gatekeeper's first look and a person's may come together
+            if remote.name not in self._ready:
+                try:
+                    await self._open(clone)
+                except OSError as trouble:
+                    raise ForgeError(f"the clone {clone} cannot be made: {trouble.strerror}", code="clone_failed") from trouble
+                self._ready.add(remote.name)
         return clone
 
     async def _open(self, clone: Path) -> None:

@@ -47,6 +47,17 @@ async def test_fetch_gives_the_head_and_none_for_a_missing_branch(forge: Forge, 
     assert await forge.fetch(remote, "main") == newer
 
 
+async def test_those_who_come_at_once_find_one_clone_and_the_same_head(
+    forge: Forge, remote: Remote, there: repos.Remote
+) -> None:
+    """Each made the clone, and took it from under the others: the gatekeeper's first look and a person's came together."""
+    heads = await asyncio.gather(*(forge.fetch(remote, "main") for _ in range(4)))
+    assert set(heads) == {there.sha("main")}
+    there.commit({"a.txt": "x\n"})
+    heads = await asyncio.gather(*(forge.fetch(remote, "main") for _ in range(4)))
+    assert set(heads) == {there.sha("main")}
+
+
 async def test_a_fetch_sees_a_rewritten_branch(forge: Forge, remote: Remote, there: repos.Remote) -> None:
     first = there.sha("main")
     assert first is not None
