@@ -49,8 +49,10 @@ class Crew:
         """The sidecar dies and is started again; its journal and what runs stay."""
         life = self._lives[name]
         life.cancel()
-        await asyncio.gather(life, return_exceptions=True)
-        self._start(name)
+        try:
+            await asyncio.gather(life, return_exceptions=True)
+        finally:  # also when whoever crashes it is ended meanwhile: what it holds must not wait for ever
+            self._start(name)
 
     @property
     def connected(self) -> int:
