@@ -283,9 +283,10 @@ class Agent:
                 await asyncio.sleep(0)
                 continue
             self._ticking.clear()
+            wait_us = _FAR_US if due_us is None else due_us - now_us
             with contextlib.suppress(TimeoutError):
-                wait_us = _FAR_US if due_us is None else due_us - now_us
-                await asyncio.wait_for(self._ticking.wait(), wait_us / 1e6)
+                async with asyncio.timeout(wait_us / 1e6):
+                    await self._ticking.wait()
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

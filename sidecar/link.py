@@ -144,7 +144,8 @@ class Link:
                 **({} if cure is None else {"cure": cure}),
             )
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._closing.wait(), wait_s)
+                async with asyncio.timeout(wait_s):
+                    await self._closing.wait()
 
     def send(self, frame: FromSidecar) -> None:
         """Queue a frame for the current connection; without one it is lost, which the holder's repetition heals."""

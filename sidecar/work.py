@@ -339,7 +339,8 @@ class Work:
             else:
                 return
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._cut_short.wait(), wait_s)
+                async with asyncio.timeout(wait_s):
+                    await self._cut_short.wait()
             wait_s = min(longest_s, wait_s * 2)
 
     # --- small things

@@ -94,7 +94,8 @@ class Gatekeeper:
                     self._quiet.set()
                 await asyncio.sleep(REST_S)
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._poked.wait(), self._agenda.retry_in_s())
+                    async with asyncio.timeout(self._agenda.retry_in_s()):
+                        await self._poked.wait()
 
     async def _work(self, repo: str, work: Work) -> None:
         try:

@@ -180,7 +180,8 @@ async def _says_ready(fd: int) -> bool:
     reader = asyncio.StreamReader()
     transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(fd, "rb"))
     try:
-        return await asyncio.wait_for(reader.readline(), READY_S) == b"ready\n"
+        async with asyncio.timeout(READY_S):
+            return await reader.readline() == b"ready\n"
     except TimeoutError:
         return False
     finally:

@@ -96,7 +96,8 @@ class Shim:
         swept, survivors = await self._leave_nobody()
         for pipe in self._pipes:  # all writers are dead, so this is the time to read what is left
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(pipe.ended.wait(), 2.0)
+                async with asyncio.timeout(2.0):
+                    await pipe.ended.wait()
         code = self._child.returncode if self._child else None
         died = code is not None and code < 0
         return {
@@ -175,7 +176,8 @@ class Shim:
             ahead = [at - now for at in (self._soft_us, self._wall_us, self._kill_us, self._hard_us) if at and at > now]
             self._changed.clear()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), min([_TICK_S, *(us / 1e6 for us in ahead)]))
+                async with asyncio.timeout(min([_TICK_S, *(us / 1e6 for us in ahead)])):
+                    await self._changed.wait()
 
     def _stop(self, why: str, grace_us: int) -> None:
         """Ask the agent to end; the hard stop follows after the grace, and never later than the hard deadline."""
