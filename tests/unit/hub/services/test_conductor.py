@@ -18,7 +18,7 @@ from hub.services import conductor as module
 from hub.services.clock import STALL_US, SteadyClock
 from hub.services.conductor import Conductor
 from hub.store.base import CommitFailed, StoreBroken, Tx
-from tests.support.cluster import SHA, lease
+from tests.support.cluster import SHA, lease, needs
 from tests.support.conductor import Stage, nothing_leaves_before_its_commit, stage, turns
 from tests.support.stores import GatedStore
 
@@ -459,3 +459,24 @@ def test_the_conductor_says_what_it_is_while_rebuilding() -> None:
     here = Conductor(GatedStore(), None, None, None, Terms(), 1, None)  # type: ignore[arg-type]
     with pytest.raises(OutcomeUnknown, match="rebuilding"):
         _ = here.scheduler
+
+
+async def test_a_task_that_is_being_pruned_cannot_be_named_and_one_that_is_named_cannot_be_pruned() -> None:
+    """Between the reading of a fact and its use the row could go: the group broke on a reference to nothing."""
+    async with stage() as here:
+        named, dead = here.conductor.facts.named, await here.submit(title="old")
+        await here.conductor.do(c.Cancel(n=TaskId(dead)))
+        await here.conductor.open()  # as after a restart: memory knows it no more
+        assert named.doom([dead]) == [dead]
+        with pytest.raises(Refused, match="nothing was submitted"):
+            await here.submit(title="late", depends_on=(needs(dead),))
+        named.settle()
+        here.store.gate.clear()
+        waiting = asyncio.create_task(here.submit(title="in time", depends_on=(needs(dead, "run"),)))
+        async with asyncio.timeout(5):
+            while not named._named:
+                await asyncio.sleep(0)
+        assert named.doom([dead]) == [], "until what names it is committed"
+        here.store.gate.set()
+        await waiting
+        assert named.doom([dead]) == [dead], "from then on the row that names it keeps it"
