@@ -13,8 +13,9 @@ import orjson
 
 from hub.core.rows import EventRow
 from hub.ids import SECOND, BackupReason, Micros
-from hub.store.backups import Backup, BackupFailed, Shelf
+from hub.store.backups import Backup, Shelf
 from hub.store.base import Operation, Reader, Tx
+from hub.store.copying import BackupFailed
 from hub.store.recovery import RESTORED
 from hub.telemetry.metrics import Metrics
 from hub.wire.finding import Finding, fail, ok, warn

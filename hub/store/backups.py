@@ -10,13 +10,12 @@ A backup appears under its name when it is complete and verified, or not at all.
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,9 +23,10 @@ from typing import Any
 import structlog
 
 from hub import __version__
-from hub.core.errors import HubError, Refused
+from hub.core.errors import Refused
 from hub.ids import BackupReason, Micros
-from hub.store import integrity, manifest
+from hub.store import copying, integrity, manifest
+from hub.store.copying import BackupFailed, NoRoom
 from hub.store.files import make_directory, sync_directory
 from hub.store.manifest import KEY, MANIFEST, STORE, Manifest, ManifestUnusable
 from hub.store.migrations import newest_schema
@@ -35,32 +35,11 @@ from hub.store.wal import wal_of
 
 BACKUPS_DIR = "backups"
 """Its name in the data directory, unless another is set."""
-STEP_PAGES = 2048
-"""Copied in one step: 8 MiB, some 10 ms, synced before the next."""
-WAL_BYTES = 1 << 30
-"""A log that grew to this length during a backup ends the backup."""
-ROOM_BYTES = 128 * 1024 * 1024
-"""What must stay free behind a backup: it never takes the room the hub itself needs."""
 NAME = re.compile(r"\d{8}T\d{6}Z(-\d+)?")
 """Of a backup: the moment it was begun, in UTC."""
 _PARTIAL = ".partial-"
 
 log = structlog.get_logger("backups")
-
-
-class BackupFailed(HubError):
-    """No backup was made, and nothing of it is left."""
-
-    code = "backup_failed"
-    status = 503
-    retryable = True
-
-
-class NoRoom(BackupFailed):
-    """There is not enough room for a backup; the hub itself goes on."""
-
-    code = "backup_no_room"
-    status = 507
 
 
 class UnknownBackup(Refused):
@@ -143,18 +122,18 @@ class Shelf:
             self._check_room()
             with self._partial(now) as (partial, name):
                 with self._source(source) as connection:
-                    copy(connection, partial / STORE, wal_of(self.store), over)
+                    copying.copy(connection, partial / STORE, wal_of(self.store), over)
                 if self.key.exists():
                     shutil.copyfile(self.key, partial / KEY)
-                made = _account(partial, reason, now, self.version, over)
+                made = copying.describe(partial, reason, now, self.version, over)
                 for file in partial.iterdir():
-                    _sync(file)
+                    copying.sync(file)
                 manifest.write(partial, made)
                 final = self.dir / name
                 partial.rename(final)
                 sync_directory(self.dir)
         except OSError as fault:
-            raise _failed(fault) from fault
+            raise copying.unwritten(fault) from fault
         except sqlite3.Error as fault:
             full = getattr(fault, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL
             raise (NoRoom if full else BackupFailed)(f"SQLite: {fault}") from fault
@@ -169,9 +148,10 @@ class Shelf:
     def _check_room(self) -> None:
         size = self.store.stat().st_size + (wal_of(self.store).stat().st_size if wal_of(self.store).exists() else 0)
         free = shutil.disk_usage(self.dir).free
-        if free < size + ROOM_BYTES:
+        if free < size + copying.ROOM_BYTES:
             raise NoRoom(
-                f"{free // 2**20} MiB are free at {self.dir}, and a backup needs {size // 2**20} and {ROOM_BYTES // 2**20} to spare: "
+                f"{free // 2**20} MiB are free at {self.dir}, and a backup needs {size // 2**20}, "
+                f"with {copying.ROOM_BYTES // 2**20} to spare: "
                 "free some space, or set backup.dir to a larger disk"
             )
 
@@ -290,70 +270,6 @@ def expired(newest_first: Sequence[tuple[str, BackupReason]], keep: int) -> list
     """The names that go, of backups as (name, reason): all but the newest ``keep``, and the newest one before a migration."""
     migration = next((name for name, reason in newest_first if reason is BackupReason.MIGRATION), None)
     return [name for name, _ in newest_first[max(1, keep) :] if name != migration]
-
-
-def copy(source: sqlite3.Connection, target: Path, wal: Path, over: Callable[[], bool]) -> None:
-    """Copy a store in bounded, synced steps; raises BackupFailed when it is over or the log grows beyond bounds meanwhile."""
-    descriptor = os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-
-    def stepped(_status: int, _remaining: int, _total: int) -> None:
-        began = time.monotonic()
-        if over():
-            raise BackupFailed("the hub is stopping")
-        os.fdatasync(descriptor)
-        if wal.exists() and wal.stat().st_size > WAL_BYTES:
-            raise BackupFailed(
-                f"{wal.name} grew beyond {WAL_BYTES // 2**20} MiB while the backup was made; it will be tried again"
-            )
-        time.sleep(min(0.1, time.monotonic() - began))  # half of the disk's time is the hub's
-
-    try:
-        with closing(sqlite3.connect(target, isolation_level=None)) as connection:
-            connection.execute("PRAGMA journal_mode=OFF")
-            connection.execute("PRAGMA synchronous=OFF")
-            source.backup(connection, pages=STEP_PAGES, progress=stepped)
-    finally:
-        os.close(descriptor)
-
-
-def _account(directory: Path, reason: BackupReason, now: Micros, version: str, over: Callable[[], bool]) -> Manifest:
-    """Verify the copy and say what it is; raises BackupFailed when it is not whole: then the store itself is not."""
-    store = directory / STORE
-    faults, finished = integrity.judge(store, full=True, over=over)
-    if not finished:
-        raise BackupFailed("the hub is stopping")
-    if faults:
-        log.error("backup_not_whole", faults=faults)
-        raise BackupFailed(f"the copy is not whole, so the store may not be: {'; '.join(faults)}; see agentcom doctor")
-    with integrity.reading(store) as connection:
-        hub_id, hub_epoch, seq, n = connection.execute(statements()["store_facts"]).fetchone()
-        schema = connection.execute("PRAGMA user_version").fetchone()[0]
-        tasks = dict(connection.execute(statements()["store_tasks_by_state"]).fetchall())
-    return Manifest(
-        created_at=now,
-        reason=reason,
-        hub_id=hub_id or "",
-        hub_epoch=int(hub_epoch or 0),
-        schema=schema,
-        version=version,
-        seq=seq,
-        n=n,
-        tasks=tasks,
-        bytes=store.stat().st_size,
-        sha256={file.name: manifest.digest(file) for file in sorted(directory.iterdir())},
-        verified_at=now,
-    )
-
-
-def _failed(fault: OSError) -> BackupFailed:
-    why = f"{fault.strerror}: {fault.filename}" if fault.filename else str(fault)
-    return BackupFailed(f"the backup could not be written: {why}")
-
-
-def _sync(file: Path) -> None:
-    file.chmod(0o600)
-    with file.open("rb") as opened:
-        os.fsync(opened.fileno())
 
 
 def _remove(directory: Path) -> None:

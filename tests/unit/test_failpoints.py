@@ -22,8 +22,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 ELSEWHERE = {
     "hub.edge.http.connection:Connection._say": "a refusal of what is no HTTP: nothing was done, nothing is promised",
-    "hub.store.backups:_sync": "a backup that has no name yet: a crash leaves none",
-    "hub.store.backups:copy": "a backup that has no name yet: a crash leaves none",
+    "hub.store.copying:sync": "a backup that has no name yet: a crash leaves none",
+    "hub.store.copying:copy": "a backup that has no name yet: a crash leaves none",
     "hub.store.manifest:write": "the account of a backup: whole or not there",
     "hub.store.rescue:write_account": "an account for people, of a store that is lost",
     "hub.store.restore:_make_fresh": "what has not taken its place yet: a crash leaves the store as it was",

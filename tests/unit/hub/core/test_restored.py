@@ -169,6 +169,7 @@ def test_an_offer_of_before_the_backup_is_not_made_again(hub: Restorable) -> Non
     assert hub.state(n) is TaskState.ASSIGNED
     hub.restore(hub.back_up())
     hub.hello()
+    assert hub.state(n) is TaskState.QUEUED, "it does not wait for an acceptance that cannot come, and nobody is blamed for it"
     hub.settle()
     assert [effect.lease_epoch for effect in hub.effects(PushAssign)] == [hub.task(n).lease_epoch]
     assert hub.task(n).lease_epoch > RESTORE_JUMP

@@ -13,7 +13,8 @@ import pytest
 from hub.ids import BackupReason, FindingState, Micros
 from hub.services.backups import VERIFIED_AT, Backups, judge_age, judge_broken, span
 from hub.services.integrity import EVERY_S, Checked, judge_checked
-from hub.store.backups import Backup, BackupFailed
+from hub.store.backups import Backup
+from hub.store.copying import BackupFailed
 from hub.telemetry.metrics import Metrics
 from tests.support.doors import NOW, MemoryTx, backup, open_memory
 

@@ -17,8 +17,9 @@ import pytest
 
 from hub.ids import BackupReason, Micros
 from hub.store import backups as module
-from hub.store import manifest
-from hub.store.backups import BackupFailed, NoRoom, Shelf, UnknownBackup, expired, look, shelf_beside, verify
+from hub.store import copying, manifest
+from hub.store.backups import Shelf, UnknownBackup, expired, look, shelf_beside, verify
+from hub.store.copying import BackupFailed, NoRoom
 from hub.store.manifest import MANIFEST, ManifestUnusable
 from hub.store.sqlite import SqliteStore
 from hub.store.writer import Group
@@ -84,7 +85,7 @@ def test_nobody_else_can_read_it(shelf: Shelf) -> None:
 async def test_it_is_of_one_moment_however_much_is_written_meanwhile(
     shelf: Shelf, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "STEP_PAGES", 5)
+    monkeypatch.setattr(copying, "STEP_PAGES", 5)
     written = 1
 
     def write_between_the_steps() -> bool:
@@ -101,11 +102,11 @@ async def test_it_is_of_one_moment_however_much_is_written_meanwhile(
 
 
 def fails_to_verify(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module.integrity, "judge", lambda *_, **__: (["page 7 is broken"], True))
+    monkeypatch.setattr(copying.integrity, "judge", lambda *_, **__: (["page 7 is broken"], True))
 
 
 def has_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "ROOM_BYTES", 1 << 62)
+    monkeypatch.setattr(copying, "ROOM_BYTES", 1 << 62)
 
 
 def fills_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,7 +124,7 @@ def cannot_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def has_a_log_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "WAL_BYTES", -1)
+    monkeypatch.setattr(copying, "WAL_BYTES", -1)
 
 
 @pytest.mark.parametrize(
