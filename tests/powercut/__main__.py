@@ -94,7 +94,7 @@ def main(rounds: int, tasks: int) -> int:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m tests.powercut", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=100, help="how often the hub does everything; about ten syncs each")
+    parser.add_argument("--rounds", type=int, default=115, help="how often the hub does everything; about ten syncs each")
     parser.add_argument("--tasks", type=int, default=120, help="how many tasks the sidecar does; about seven syncs each")
     asked = parser.parse_args()
     sys.exit(main(asked.rounds, asked.tasks))
