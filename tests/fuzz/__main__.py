@@ -7,6 +7,7 @@ memory it took. A crash leaves its input in ``tests/fuzz/crashes``; when it is m
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import shutil
 import subprocess
@@ -15,11 +16,12 @@ import tempfile
 import time
 from pathlib import Path
 
+from tests.fuzz.place import ROOM
 from tests.fuzz.targets import CORPUS, TARGETS
 
 CRASHES = Path(__file__).with_name("crashes")
-KEPT_BYTES = 5_000
-"""Of each target."""
+KEPT = 16
+"""Inputs of each target."""
 LIMIT_S = 10
 """One input."""
 MEMORY_MB = 1024
@@ -30,18 +32,20 @@ HEAD = f"{'target':<20} {'inputs':>10} {'per second':>11} {'peak MB':>8} {'new':
 def fuzz(name: str, runs: int, seconds: int, *, keep: bool) -> tuple[int, bool]:
     """Run one target; how many inputs were tried, and whether all were taken. Prints its line, and what crashed.
 
-    ``keep`` adds what led somewhere new to the corpus, the smallest first, as long as it stays small.
+    ``keep`` adds what led somewhere new to the corpus, small and large, as long as there is room.
     """
     target, began = TARGETS[name], time.monotonic()
     CRASHES.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="fuzz-") as found:
+    with tempfile.TemporaryDirectory(prefix="fuzz-") as found, tempfile.TemporaryDirectory(prefix="fuzz-", dir=ROOM) as place:
         known = CORPUS / name
         argv = [
             *(sys.executable, "-m", "tests.fuzz.led", name, found, *([str(known)] if known.is_dir() else [])),
             *(f"-runs={runs}", f"-max_total_time={seconds}", f"-max_len={target.largest}", f"-timeout={LIMIT_S}"),
             *(f"-rss_limit_mb={MEMORY_MB}", f"-artifact_prefix={CRASHES}/{name}-", "-print_final_stats=1", "-verbosity=0"),
         ]
-        done = subprocess.run(argv, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        done = subprocess.run(
+            argv, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={**os.environ, "FUZZ_PLACE": place}
+        )
         new = sorted(Path(found).iterdir(), key=lambda path: path.stat().st_size)
         if keep:
             _keep(new, known)
@@ -58,10 +62,8 @@ def fuzz(name: str, runs: int, seconds: int, *, keep: bool) -> tuple[int, bool]:
 
 def _keep(new: list[Path], known: Path) -> None:
     known.mkdir(parents=True, exist_ok=True)
-    size = sum(path.stat().st_size for path in known.iterdir())
-    for path in new:
-        if (size := size + path.stat().st_size) > KEPT_BYTES:
-            return
+    room = max(0, KEPT - len(list(known.iterdir())))
+    for path in new[:: max(1, len(new) // max(1, room))][:room]:
         shutil.copy(path, known / path.name[:12])
 
 
