@@ -30,6 +30,7 @@ TINY = {"tasks": 400, "clients": 2, "seconds": 0.5}
 RATIO_BAR = 3.0
 SPEC = '{"description": "' + "what an agent was asked to do, " * 40 + '"}'
 LOOK_S = 0.05
+_STEPS = 'errand_step_seconds_bucket\\{errand="%s"'
 
 
 def fill(root: Path, tasks: int) -> None:
@@ -100,16 +101,16 @@ async def beside(
     return took, now
 
 
-async def groups_ms(hub: HubClient) -> tuple[float, float]:
-    """(the median, a bound of the longest) time of a group so far, from the hub's own histogram."""
+async def held_ms(hub: HubClient, metric: str, share: float) -> float:
+    """For how long this share of what ``metric`` counts held the writer at most, from the hub's own histogram."""
     text = (await hub.http.get("/metrics")).text
-    found = [(float(bound), float(count)) for bound, count in re.findall(r'commit_seconds_bucket\{le="([^"]+)"\} (\S+)', text)]
-    every = found[-1][1]
-    longest = next(bound for bound, count in found if count == every)
+    found = re.findall(rf'^agentcom_{metric}.*le="([^"]+)".*\}} (\S+)', text, re.MULTILINE)
+    wanted = float(found[-1][1]) * share
     below, low = 0.0, 0.0
-    for bound, count in found:
-        if count >= every / 2:
-            return 1000 * (low + (bound - low) * (every / 2 - below) / (count - below)), 1000 * longest
+    for bound, count in ((float(bound), float(count)) for bound, count in found):
+        if count >= wanted:
+            inside = (wanted - below) / (count - below)
+            return 1000 * (bound if share == 1 else low + (bound - low) * inside)
         below, low = count, bound
     raise AssertionError("the last bucket holds all")
 
@@ -122,18 +123,19 @@ async def measure(hub: Hub, sizes: dict[str, Any]) -> dict[str, Any]:
     ):
         until = time.monotonic() + sizes["seconds"]
         alone = await submits(people, sizes["clients"], lambda: time.monotonic() > until)
-        group, longest = await groups_ms(people)
+        group, longest = await held_ms(people, "commit_seconds_bucket", 0.5), await held_ms(people, "commit_seconds_bucket", 1)
         pruning, pruned = await beside(people, sizes["clients"], admin.prune, admin.pruning)
         compacting, compacted = await beside(people, sizes["clients"], admin.compact, admin.compaction)
         size = await admin.compaction()
+        steps = {name: [await held_ms(people, _STEPS % name, share) for share in (0.5, 0.99)] for name in ("prune", "compact")}
         gone = (await admin.pruning())["pruned"]["tasks"]
     return {
         "group_ms": group,
         "longest_group_ms": longest,
         "alone": _figures(alone),
-        "prune": _figures(pruning) | _errand(pruned, group) | {"tasks": gone},
+        "prune": _figures(pruning) | _errand(pruned, group, steps["prune"]) | {"tasks": gone},
         "compact": _figures(compacting)
-        | _errand(compacted, group)
+        | _errand(compacted, group, steps["compact"])
         | {"bytes_before": size["bytes_before"], "bytes_after": size["bytes_after"]},
     }
 
@@ -142,9 +144,13 @@ def _figures(took: list[float]) -> dict[str, float]:
     return {"submits": len(took), "p50_ms": 1000 * median(took), "p99_ms": 1000 * percentile(took, 0.99)}
 
 
-def _errand(found: ErrandRound, group: float) -> dict[str, Any]:
+def _errand(found: ErrandRound, group: float, step_ms: list[float]) -> dict[str, Any]:
     assert found["error"] is None, found["error"]
-    return {"steps": found["steps"], "hold_ms": found["longest_hold_ms"], "hold_ratio": found["longest_hold_ms"] / group}
+    return {"step_ms": step_ms[0], "step_p99_ms": step_ms[1], "step_ratio": step_ms[0] / group} | {
+        "steps": found["steps"],
+        "hold_ms": found["longest_hold_ms"],
+        "hold_ratio": found["longest_hold_ms"] / group,
+    }
 
 
 def main() -> int:
@@ -163,6 +169,11 @@ def main() -> int:
         ratio = one["p99_ms"] / alone
         rows += [
             (f"{word}: steps", f"{one['steps']:,}", ""),
+            (
+                f"{word}: a step, median",
+                f"{one['step_ms']:.2f} ms, p99 {one['step_p99_ms']:.1f}",
+                f"{one['step_ratio']:.1f} × a median group",
+            ),
             (f"{word}: longest hold of the writer", f"{one['hold_ms']:.1f} ms", f"{one['hold_ratio']:.1f} × a median group"),
             (f"{word}: submit p99", f"{one['p99_ms']:.1f} ms, {ratio:.2f} × beside nothing", judged(ratio, RATIO_BAR)),
         ]
