@@ -190,7 +190,7 @@ def show_restored(done: Mapping[str, Any]) -> None:
 def _lost(done: Mapping[str, Any]) -> list[str]:
     if not done["old_readable"]:
         return [f"everything after {moment(done['made_at'])}: the old store could not be read at all"]
-    if done["lost_until"] is None:
+    if done["lost_until_event"] is None:
         since = f"nothing that can be read: the old store holds no event after {done['last_event']}"
     else:
         since = (

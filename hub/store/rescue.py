@@ -16,7 +16,6 @@ from typing import Any
 
 from hub.store import integrity
 from hub.store.manifest import Manifest, moment
-from hub.store.sql import statements
 
 MAX_FAILURES = 64
 """Unreadable places in one table before the rest of it is given up; each is stepped over in steps that double."""
@@ -25,6 +24,9 @@ MAX_EVENTS = 200_000
 _EVENTS = "SELECT seq, at, kind, actor, task, agent, lease_epoch, from_state, to_state, cause, data FROM event WHERE seq > ? ORDER BY seq"
 _TASKS = "SELECT n, title, created_by, created_at, state, project, repo, base, lane, type, idem_key, spec FROM task WHERE n > ? ORDER BY n"
 _ENDED = "SELECT rowid, id, name, ends_at, revoked_by FROM token WHERE rowid > ? AND revoked_by IS NOT NULL ORDER BY rowid"
+_USED = ("SELECT 'seq' AS counter, coalesce(max(seq), 0) AS value FROM event", "SELECT counter, value FROM base")
+_MOST = 2**63 - 1
+"""The highest number of a row."""
 
 Row = dict[str, Any]
 
@@ -57,14 +59,25 @@ def rescue(path: Path, known: Manifest) -> Rescued:
             connection.row_factory = _as_dict
             connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
             found.readable = True
+            found.ended_tokens = _walk(connection, _ENDED, "rowid", 0, found)
             found.events = _walk(connection, _EVENTS, "seq", known.seq, found, limit=MAX_EVENTS)
             found.tasks = _walk(connection, _TASKS, "n", known.n, found)
-            found.used = {row["counter"]: row["value"] for row in connection.execute(statements()["bases"])}
-            found.used["seq"] = max((row["seq"] for row in found.events), default=0)
-            found.ended_tokens = _walk(connection, _ENDED, "rowid", 0, found)
+            found.used = _used(connection, found)
     except sqlite3.DatabaseError:
         found.gaps += 1
     return found
+
+
+def _used(connection: sqlite3.Connection, found: Rescued) -> dict[str, int]:
+    """From each table what it yields: one that is broken, or that an older schema does not have, hides none of the others."""
+    used = {"seq": max((row["seq"] for row in found.events), default=0)}
+    for sql in _USED:
+        try:
+            for row in connection.execute(sql).fetchall():
+                used[row["counter"]] = max(used.get(row["counter"], 0), row["value"])
+        except sqlite3.DatabaseError:
+            found.gaps += 1
+    return used
 
 
 def _walk(connection: sqlite3.Connection, sql: str, key: str, after: int, found: Rescued, limit: int = 1 << 30) -> list[Row]:
@@ -79,7 +92,7 @@ def _walk(connection: sqlite3.Connection, sql: str, key: str, after: int, found:
                     return rows
         except sqlite3.DatabaseError:
             found.gaps += 1
-            after, skip = after + skip, skip * 2
+            after, skip = min(after + skip, _MOST), skip * 2
         else:
             return rows
     return rows
@@ -91,13 +104,25 @@ def _each(connection: sqlite3.Connection, sql: str, after: int) -> Iterator[Row]
 
 def write_account(file: Path, rescued: Rescued) -> None:
     """One JSON object a line: first the tasks that were submitted after the backup, then every event since."""
-    lines = [json.dumps({"task": row | {"created_at": moment(row["created_at"])}}) for row in rescued.tasks]
-    lines += [json.dumps({"event": row | {"at": moment(row["at"])}}) for row in rescued.events]
+    lines = [_line("task", row | {"created_at": when(row["created_at"])}) for row in rescued.tasks]
+    lines += [_line("event", row | {"at": when(row["at"])}) for row in rescued.events]
     handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with os.fdopen(handle, "w", encoding="utf-8") as opened:
         opened.writelines(line + "\n" for line in lines)
         opened.flush()
         os.fsync(opened.fileno())
+
+
+def when(at: Any) -> str | None:
+    """A moment as RFC 3339; None for what is none: what a broken page yields may be anything."""
+    try:
+        return moment(at)
+    except (OverflowError, TypeError):
+        return None
+
+
+def _line(kind: str, row: Row) -> str:
+    return json.dumps({kind: row}, default=repr)
 
 
 def _as_dict(cursor: sqlite3.Cursor, row: Sequence[Any]) -> Row:

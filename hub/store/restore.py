@@ -30,7 +30,7 @@ from hub.store.manifest import KEY, Manifest, moment
 from hub.store.migrations import migrate
 from hub.store.place import take_lock
 from hub.store.recovery import RESTORED
-from hub.store.rescue import Rescued, rescue, write_account
+from hub.store.rescue import Rescued, rescue, when, write_account
 from hub.store.sql import statements
 
 PLAN, FRESH = ".restore", ".restoring"
@@ -145,7 +145,7 @@ def _account(place: _Place, backup: Backup, known: Manifest, found: Rescued, now
         "old_readable": found.readable,
         "old_gaps": found.gaps,
         "lost_events": len(found.events),
-        "lost_until": moment(last["at"]) if last is not None else None,
+        "lost_until": when(last["at"]) if last is not None else None,
         "lost_until_event": last["seq"] if last is not None else None,
         "lost_tasks": [
             {"task": row["n"], "title": row["title"], "by": row["created_by"], "state": row["state"]} for row in found.tasks

@@ -131,6 +131,33 @@ def test_a_token_that_was_revoked_after_the_backup_stays_revoked(lost: Lost) -> 
     assert lost.read("SELECT revoked_by FROM token WHERE id = '00000001'") == [("ann",)]
 
 
+def spoil(path: Path, table: str) -> None:
+    """Overwrite the first page of a table, behind which all of its rows are."""
+    with closing(sqlite3.connect(path)) as connection:
+        (page,) = connection.execute("SELECT rootpage FROM sqlite_schema WHERE name = ?", (table,)).fetchone()
+    with path.open("r+b") as file:
+        file.seek((page - 1) * 4096)
+        file.write(b"\xa5" * 4096)
+
+
+@pytest.mark.parametrize("table", ["event", "task", "base"])
+def test_a_token_stays_revoked_whatever_else_is_broken(lost: Lost, table: str) -> None:
+    spoil(lost.path, table)
+    done = restore(lost.path, lost.backup, LATER)
+    assert done["old_gaps"]
+    assert done["ended_tokens"] == [{"id": "00000001", "name": "t1"}]
+
+
+def test_a_row_that_is_nonsense_does_not_end_a_restore(lost: Lost) -> None:
+    with closing(sqlite3.connect(lost.path)) as connection, connection:
+        connection.execute("UPDATE event SET at = ? WHERE seq = (SELECT max(seq) FROM event)", (2**62,))
+        connection.execute("UPDATE task SET created_at = ?, spec = CAST(x'ff' AS TEXT) WHERE n = 64", (2**62,))
+    done = restore(lost.path, lost.backup, LATER)
+    assert done["lost_until"] is None
+    lines = [json.loads(line) for line in Path(done["lost_file"]).read_text().splitlines()]
+    assert [line["event"]["at"] for line in lines if "event" in line][-1] is None
+
+
 @pytest.mark.parametrize("way", broken_stores.FILE.values(), ids=broken_stores.FILE)
 def test_a_store_broken_in_any_way_is_kept_and_replaced(lost: Lost, way: Callable[[Path], None]) -> None:
     way(lost.path)
