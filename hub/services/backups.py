@@ -13,7 +13,7 @@ import orjson
 
 from hub.core.rows import EventRow
 from hub.ids import SECOND, BackupReason, Micros
-from hub.store.backups import Backup, Shelf
+from hub.store.backups import Backup, Shelf, newest_of
 from hub.store.base import Operation, Reader, Tx
 from hub.store.copying import BackupFailed
 from hub.store.recovery import RESTORED
@@ -78,10 +78,10 @@ class Backups:
         return found
 
     async def if_due(self) -> None:
-        """Make one when the newest is too old; raises BackupFailed."""
+        """Make one when the newest is too old, or of a moment that is still to come; raises BackupFailed."""
         newest = await asyncio.to_thread(self.shelf.newest)
-        age_s = _age_s(newest, self.now_us())
-        if age_s is None or age_s >= self.every_s * (1 - self._early):
+        known = newest.manifest if newest is not None else None
+        if known is None or not 0 <= (self.now_us() - known.created_at) / SECOND < self.every_s * (1 - self._early):
             await self.create(BackupReason.SCHEDULED)
 
     def stop(self) -> None:
@@ -145,7 +145,7 @@ class Backups:
 
 def judge_age(shelved: list[Backup], every_s: float, now: Micros, hub_age_s: float) -> Finding:
     """How much would be lost with the store. ``shelved`` is newest first."""
-    newest = next((backup for backup in shelved if backup.manifest is not None), None)
+    newest = newest_of(shelved)
     age_s = _age_s(newest, now)
     cure = "agentcom backup create; if it fails, it says why: the hub's log and `agentcom doctor` name failing chores"
     if newest is None or age_s is None:

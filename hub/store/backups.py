@@ -98,8 +98,8 @@ class Shelf:
         return look(self.dir / name)
 
     def newest(self) -> Backup | None:
-        """The newest one with a good manifest: every backup was verified when it was made."""
-        return next((backup for backup in self.every() if backup.manifest is not None), None)
+        """See :func:`newest_of`."""
+        return newest_of(self.every())
 
     # ── making ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -138,7 +138,7 @@ class Shelf:
             full = getattr(fault, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL
             raise (NoRoom if full else BackupFailed)(f"SQLite: {fault}") from fault
         log.info("backup_made", name=name, reason=reason, bytes=made.bytes, took_s=round(time.monotonic() - began, 3))
-        self.prune()
+        self.prune(made.hub_id)
         return look(final)
 
     def before_migration(self, connection: sqlite3.Connection) -> None:
@@ -186,16 +186,14 @@ class Shelf:
             if entry.name.startswith(_PARTIAL) and NAME.fullmatch(entry.name.removeprefix(_PARTIAL)):
                 _remove(entry)
 
-    def prune(self) -> list[str]:
-        """Remove the oldest of this hub's own backups beyond ``keep``; the names.
+    def prune(self, hub_id: str) -> list[str]:
+        """Remove the oldest of the hub's own backups beyond ``keep``; the names.
 
         What has no good manifest, or is of another hub, was not made here and stays. So does the one before the last migration.
         """
-        ours = [backup for backup in self.every() if backup.manifest is not None]
-        if ours and ours[0].manifest is not None:
-            hub_id = ours[0].manifest.hub_id
-            ours = [backup for backup in ours if backup.manifest is not None and backup.manifest.hub_id == hub_id]
-        gone = expired([(backup.name, backup.manifest.reason) for backup in ours if backup.manifest is not None], self.keep)
+        ours = [(backup, known) for backup in self.every() if (known := backup.manifest) is not None and known.hub_id == hub_id]
+        ours.sort(key=lambda one: _progress(one[1]), reverse=True)
+        gone = expired([(backup.name, known.reason) for backup, known in ours], self.keep)
         for name in gone:
             _remove(self.dir / name)
             log.info("backup_pruned", name=name)
@@ -227,6 +225,21 @@ def look(directory: Path) -> Backup:
         return Backup(path=directory, manifest=manifest.read(directory))
     except ManifestUnusable as fault:
         return Backup(path=directory, manifest=None, fault=str(fault))
+
+
+def newest_of(shelved: Sequence[Backup]) -> Backup | None:
+    """The one that knows most, of those with a good manifest: every backup was verified when it was made.
+
+    A hub's events only ever go forward; clocks do not, and one that was ahead for an hour would name a backup of that hour the newest
+    for ever. Between backups of several hubs, of which no events can be compared, the moment decides. ``shelved`` is newest first.
+    """
+    good = [(backup, known) for backup in shelved if (known := backup.manifest) is not None]
+    of_one_hub = [one for one in good if one[1].hub_id == good[0][1].hub_id]
+    return max(of_one_hub, key=lambda one: _progress(one[1]))[0] if of_one_hub else None
+
+
+def _progress(known: Manifest) -> tuple[int, Micros]:
+    return known.seq, known.created_at
 
 
 def account_of(backup: Backup) -> dict[str, Any]:

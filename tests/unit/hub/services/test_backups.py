@@ -91,7 +91,7 @@ async def test_a_hub_without_one_makes_one(bench: Bench) -> None:
     assert bench.metric("agentcom_backup_bytes") == 4096
 
 
-@pytest.mark.parametrize(("age_us", "due"), [(0, False), (DAY * 9 // 10, False), (DAY, True), (9 * DAY, True)])
+@pytest.mark.parametrize(("age_us", "due"), [(-DAY, True), (0, False), (DAY * 9 // 10, False), (DAY, True), (9 * DAY, True)])
 async def test_one_is_made_when_the_newest_is_too_old(bench: Bench, age_us: int, due: bool) -> None:
     bench.shelf.shelved = [backup(created_at=NOW - age_us)]
     await bench.backups.if_due()

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from hub.core.rows import EventRow
 from hub.ids import BackupReason, Micros
 from hub.store import backups as module
 from hub.store import copying, manifest
@@ -199,6 +200,17 @@ def test_the_oldest_go(shelf: Shelf) -> None:
 def test_what_goes(reasons: str, keep: int, gone: list[int]) -> None:
     words = {"s": BackupReason.SCHEDULED, "m": BackupReason.MIGRATION}
     assert expired([(str(i), words[letter]) for i, letter in enumerate(reasons)], keep) == [str(i) for i in gone]
+
+
+async def test_a_clock_that_was_ahead_neither_hides_nor_removes_what_is_newer(store: SqliteStore, shelf: Shelf) -> None:
+    few = replace(shelf, keep=2)
+    ahead = [few.create(BackupReason.SCHEDULED, Micros(NOON + 10_000 * SECOND + i * SECOND)).name for i in range(2)]
+    await store.commit(Group(events=[EventRow(NOON, "backup.made", "hub")]), NOON)
+    made = few.create(BackupReason.SCHEDULED, NOON)
+    newest = few.newest()
+    assert newest is not None
+    assert newest.name == made.name
+    assert sorted(path.name for path in few.dir.iterdir()) == sorted([made.name, ahead[1]])
 
 
 def test_what_was_not_made_here_stays(shelf: Shelf) -> None:
