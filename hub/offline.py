@@ -10,9 +10,11 @@ from contextlib import contextmanager
 from hub.settings import HubSettings
 from hub.store.base import StoreUnusable
 from hub.store.compaction import Pages, rewrite_file
+from hub.store.guard import guard
 from hub.store.place import take_lock
 from hub.store.sqlite import STORE_FILE, SqliteStore
 from hub.store.upgrade import Upgrade, plan
+from hub.upkeep import shelf_of
 
 
 def plan_upgrade(settings: HubSettings) -> Upgrade:
@@ -26,7 +28,7 @@ def upgrade(settings: HubSettings) -> Upgrade:
     planned = plan_upgrade(settings)
 
     async def open_once() -> None:
-        store = await SqliteStore.open(settings.data_dir / STORE_FILE, durability=settings.durability)
+        store = await SqliteStore.open(settings.data_dir / STORE_FILE, durability=settings.durability, shelf=shelf_of(settings))
         await store.close()
 
     if planned.pending:
@@ -35,10 +37,14 @@ def upgrade(settings: HubSettings) -> Upgrade:
 
 
 def rewrite(settings: HubSettings) -> tuple[Pages, Pages]:
-    """Write the file anew, without holes; its pages before and after. Raises StoreUnusable."""
+    """Write the file anew, without holes; its pages before and after. Raises StoreUnusable, and StoreCorrupt for one that is not
+    whole: what a damaged log still proves would be gone.
+    """
+    path = settings.data_dir / STORE_FILE
     with _alone(settings):
-        plan(settings.data_dir / STORE_FILE)  # there is one, and it is one of ours
-        return rewrite_file(settings.data_dir / STORE_FILE)
+        plan(path)  # there is one, and it is one of ours
+        guard(path, shelf_of(settings), log_synced=settings.durability == "full")
+        return rewrite_file(path)
 
 
 @contextmanager

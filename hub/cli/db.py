@@ -235,7 +235,9 @@ def _end(now: ErrandRound | None) -> None:
 def _rewrite(settings: HubSettings, *, json: bool) -> None:
     from hub import offline
     from hub.core.errors import HubError
+    from hub.telemetry import log
 
+    log.configure(as_json=None, level="warning")
     try:
         before, after = offline.rewrite(settings)
     except HubError as refused:

@@ -6,6 +6,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from hub.cli.exits import Exit
 from hub.core.errors import Refused
 from hub.ids import SECOND
 from hub.services.errands import Round
-from hub.store import migrations
+from hub.store import guard, migrations
 from hub.store.migrations import newest_schema, schema_files
 from hub.store.place import take_lock
 from hub.wire.finding import fail, ok, warn
@@ -166,3 +167,40 @@ def test_an_old_file_is_rewritten_offline(agentcom, data_dir) -> None:
     assert connection.execute("PRAGMA auto_vacuum").fetchone() == (2,)
     connection.close()
     assert json.loads(agentcom("db", "compact", "--offline", "--json").stdout)["bytes_after"] > 0
+
+
+def test_the_backup_before_an_upgrade_goes_where_the_settings_say(agentcom, data_dir, tmp_path_factory, monkeypatch) -> None:
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    monkeypatch.setenv("AGENTCOM_BACKUP_DIR", str(elsewhere))
+    at_schema(data_dir, 2)
+    assert agentcom("db", "upgrade").exit_code == 0
+    assert not (data_dir / "backups").exists()
+    assert [path.name for path in next(elsewhere.iterdir()).iterdir() if path.name == "hub.db"] == ["hub.db"]
+
+
+def test_a_store_that_is_not_whole_is_not_rewritten(agentcom, data_dir) -> None:
+    at_schema(data_dir, newest_schema())
+    log = data_dir / "hub.db-wal"
+    log.write_bytes(b"\x37\x7f\x06\x82" + b"\xa5" * 4096)
+    before = log.read_bytes()
+    done = agentcom("db", "compact", "--offline")
+    assert (done.exit_code, "is broken" in done.output) == (Exit.REFUSED, True)
+    assert log.read_bytes() == before
+
+
+def test_a_restore_that_was_cut_off_is_finished_before_a_rewrite(agentcom, data_dir, monkeypatch) -> None:
+    monkeypatch.setattr(guard, "log", structlog.get_logger())  # the other one keeps the first screen it wrote to
+    at_schema(data_dir, newest_schema())
+    path = data_dir / "hub.db"
+    old = path.read_bytes()
+    at_fresh = sqlite3.connect(data_dir / "hub.db.restoring")
+    with closing(sqlite3.connect(path)) as connection:
+        connection.backup(at_fresh)
+    at_fresh.execute("INSERT INTO meta VALUES ('restored', 'yes')")
+    at_fresh.commit()
+    at_fresh.close()
+    (data_dir / "hub.db.restore").write_text(json.dumps({"kept_name": "hub.db.kept", "stamp": "now"}))
+    assert agentcom("db", "compact", "--offline").exit_code == 0
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT value FROM meta WHERE key = 'restored'").fetchone() == ("yes",)
+    assert (data_dir / "hub.db.kept").read_bytes() == old
