@@ -41,10 +41,15 @@ def shm_of(path: Path) -> Path:
     return path.with_name(f"{path.name}-shm")
 
 
+def log_length(path: Path) -> int:
+    """The bytes of the log beside a store; 0 when there is none."""
+    wal = wal_of(path)
+    return wal.stat().st_size if wal.exists() else 0
+
+
 def has_log(path: Path) -> bool:
     """Whether there is anything in the log: after a clean end there is not."""
-    wal = wal_of(path)
-    return wal.exists() and wal.stat().st_size > 0
+    return log_length(path) > 0
 
 
 def judge_header(path: Path) -> str | None:
@@ -64,7 +69,8 @@ def judge_rest(path: Path) -> str | None:
         return None
     taken = _frames_taken(shm_of(path))
     with wal_of(path).open("rb") as file:
-        log = _read_header(file.read(HEADER_BYTES))
+        head = file.read(HEADER_BYTES)
+        log = _read_header(head) if len(head) == HEADER_BYTES else None
         if log is None or taken is None:
             return None
         lost = _whole_behind(file, log, taken)

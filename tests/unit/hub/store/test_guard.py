@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -112,6 +113,14 @@ async def test_a_log_whose_end_was_cut_off_by_a_crash_is_whole(cut_off: Path, cu
     with log.open("r+b") as file:
         file.truncate(log.stat().st_size - cut_bytes)
     assert judge(cut_off, full=True) == ([], True)
+
+
+@pytest.mark.parametrize("length", [1, 31])
+async def test_a_log_that_was_cut_off_in_its_header_is_whole(clean: Path, length: int) -> None:
+    clean.with_name("hub.db-wal").write_bytes(b"\x37\x7f\x06\x82" * 8)
+    os.truncate(clean.with_name("hub.db-wal"), length)
+    guard(clean, shelf_beside(clean))
+    await (await SqliteStore.open(clean)).close()
 
 
 async def test_a_log_whose_last_transaction_is_torn_is_whole(cut_off: Path) -> None:
