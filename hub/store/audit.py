@@ -14,7 +14,7 @@ from pathlib import Path
 import orjson
 
 from hub.core.rows import EventRow
-from hub.store.files import sync_directory
+from hub.store.files import make_directory, sync_directory
 
 AUDIT_DIR = "audit"
 """In the data directory."""
@@ -22,7 +22,7 @@ AUDIT_DIR = "audit"
 
 def export(directory: Path, events: Sequence[tuple[int, EventRow]]) -> Path:
     """Write the events to a file of their own; it is durable on return. Raises OSError, and then leaves no half of one."""
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_directory(directory)
     path = directory / f"events-{events[0][0]:015d}-{events[-1][0]:015d}.jsonl.gz"
     fresh = path.with_suffix(".part")
     try:
