@@ -25,8 +25,10 @@ PUBLIC = frozenset({"/healthz", "/readyz", "/metrics", "/openapi.json", "/", "/d
 BODY_BYTES = 1_048_576
 BLOB_BYTES = 8_388_608
 BLOBS = "/api/v1/blobs/"
-REMOTE, DOCTOR = ("/api/v1/repos", "/api/v1/backups", "/api/v1/store"), "/api/v1/doctor"
-"""Where a request makes the hub ask remotes or walk its disk: examinations, and repositories and copies of the store as they are made."""
+REMOTE = ("/api/v1/repos", "/api/v1/backups", "/api/v1/db")
+EXAMINES = ("/api/v1/doctor", "/api/v1/db/health", "/api/v1/db/pruning/preview")
+"""Where a request makes the hub ask remotes or walk its disk: whatever is asked of examinations, and of the others what changes something:
+repositories and copies of the store as they are made, and the store as it is made smaller."""
 BODY_S = 60.0
 """For all of a body, whatever its size."""
 
@@ -110,7 +112,7 @@ class Authenticate:
 def tier_of(method: str, path: str) -> Tier:
     """What a request costs the hub."""
     reads = method in ("GET", "HEAD", "OPTIONS")
-    if path.startswith(DOCTOR) or (path.startswith(REMOTE) and not reads):
+    if path.startswith(EXAMINES) or (path.startswith(REMOTE) and not reads):
         return Tier.HEAVY
     return Tier.LIGHT if reads else Tier.NORMAL
 

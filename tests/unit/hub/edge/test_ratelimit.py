@@ -6,9 +6,10 @@ import pytest
 
 from hub.core.errors import Refused
 from hub.edge.auth import Identity
-from hub.edge.http.middleware import tier_of
+from hub.edge.http.middleware import EXAMINES, REMOTE, tier_of
 from hub.edge.ratelimit import MAX_KEYS, Bucket, Limiter, Rates, Tier, network_of
 from hub.ids import Scope
+from tests.support.doors import House
 
 
 class Seconds:
@@ -123,8 +124,19 @@ def test_a_million_addresses_take_bounded_memory_and_the_one_in_use_stays_counte
         ("GET", "/api/v1/doctor", Tier.HEAVY),
         ("POST", "/api/v1/repos", Tier.HEAVY),
         ("GET", "/api/v1/repos", Tier.LIGHT),
+        ("POST", "/api/v1/backups", Tier.HEAVY),
+        ("POST", "/api/v1/db/compaction", Tier.HEAVY),
+        ("GET", "/api/v1/db/compaction", Tier.LIGHT),
+        ("GET", "/api/v1/db/health", Tier.HEAVY),
+        ("GET", "/api/v1/db/pruning/preview", Tier.HEAVY),
         ("DELETE", "/api/v1/tokens/1", Tier.NORMAL),
     ],
 )
 def test_what_a_request_costs(method: str, path: str, tier: Tier) -> None:
     assert tier_of(method, path) is tier
+
+
+def test_what_costs_more_is_a_route_that_there_is(house: House) -> None:
+    routes = house.app.openapi()["paths"]
+    for prefix in (*REMOTE, *EXAMINES):
+        assert any(path.startswith(prefix) for path in routes), prefix
