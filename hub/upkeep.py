@@ -59,8 +59,8 @@ async def open_upkeep(
             Chore("space", LOOK_S, partial(room.look, conductor)),
             Chore("log", LOG_S, keeper.mind_log),
             Chore("keeping", TIDY_S, keeper.tidy),
-            Chore("backup", backups.poll_s, backups.if_due),
-            Chore("integrity", checks.POLL_S, integrity.if_due),
+            Chore("backup", backups.poll_s, backups.if_due, lengthy=True),
+            Chore("integrity", checks.POLL_S, integrity.if_due, lengthy=True),
         ),
         metrics.chore_ran,
     )

@@ -1,7 +1,9 @@
 """The periodic work of a living hub, on one task that owns it: nothing here is ever on the way of a command.
 
 A chore says how often it runs, and keeps its own account of anything that is rarer than a hub lives: a first run comes one period after
-the start. They run one at a time. One that fails is counted, told and tried again in its turn; a broken store ends the hub, as ever.
+the start. They run one at a time, but for the lengthy ones, which run one at a time beside the others: a look at the whole store takes
+minutes, and its disk and its log are minded meanwhile. One that fails is counted, told and tried again in its turn; a broken store ends
+the hub, as ever.
 """
 
 from __future__ import annotations
@@ -23,11 +25,15 @@ log = structlog.get_logger("chores")
 
 @dataclass(frozen=True, slots=True)
 class Chore:
-    """``run`` every ``every_s`` seconds, counted from the end of the run before. It raises HubError or OSError to fail."""
+    """``run`` every ``every_s`` seconds, counted from the end of the run before. It raises HubError or OSError to fail.
+
+    A ``lengthy`` one may take its time: no other waits for it but the lengthy ones.
+    """
 
     name: str
     every_s: float
     run: Callable[[], Awaitable[None]]
+    lengthy: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +76,19 @@ class Chores:
         return self._accounts
 
     async def run(self) -> None:
-        """Run what is due, one at a time, until cancelled; raises StoreBroken, and whatever is a defect."""
+        """Run what is due until cancelled; raises StoreBroken, and whatever is a defect."""
+        lanes = [[chore for chore in self._chores.values() if chore.lengthy is lengthy] for lengthy in (False, True)]
+        running = [asyncio.create_task(self._in_turn(lane)) for lane in lanes if lane]
+        try:
+            await asyncio.gather(*running)
+        finally:
+            for one in running:
+                one.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+
+    async def _in_turn(self, chores: Sequence[Chore]) -> None:
         began = self._clock()
-        due = [(began + chore.every_s, i, chore) for i, chore in enumerate(self._chores.values())]
+        due = [(began + chore.every_s, i, chore) for i, chore in enumerate(chores)]
         heapq.heapify(due)
         while due:
             at, i, chore = due[0]

@@ -15,7 +15,9 @@ import structlog
 from hub.ids import DAY, SECOND, Micros
 from hub.services.backups import Recorder, span
 from hub.store.base import Reader, Tx
+from hub.store.copying import WAL_BYTES
 from hub.store.integrity import check_living
+from hub.store.wal import log_length
 from hub.telemetry.metrics import Metrics
 from hub.wire.finding import Finding, fail, ok, warn
 
@@ -65,10 +67,14 @@ class Integrity:
             self._tell(last)
 
     async def check(self) -> Checked | None:
-        """Check now and remember what was found; None when the hub ended first."""
+        """Check now and remember what was found; None when it was given up.
+
+        That is when the hub ends, and when the log, which cannot be reset while it is read, has grown beyond bounds.
+        """
         began = time.monotonic()
-        faults, finished = await asyncio.to_thread(check_living, self.path, self._stopping.is_set)
+        faults, finished = await asyncio.to_thread(check_living, self.path, self._is_over)
         if not finished:
+            log.info("store_check_given_up", took_s=round(time.monotonic() - began, 3))
             return None
         done = Checked(at=self.now_us(), took_s=round(time.monotonic() - began, 3), faults=faults)
         if faults:
@@ -84,6 +90,9 @@ class Integrity:
     def stop(self) -> None:
         """The hub ends: a check that is under way ends, too."""
         self._stopping.set()
+
+    def _is_over(self) -> bool:
+        return self._stopping.is_set() or log_length(self.path) > WAL_BYTES
 
     def _tell(self, done: Checked) -> None:
         self.metrics.integrity_checked.set(done["at"] / SECOND)

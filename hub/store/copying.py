@@ -20,7 +20,7 @@ from hub.store.sql import statements
 STEP_PAGES = 2048
 """Copied in one step: 8 MiB, some 10 ms, synced before the next."""
 WAL_BYTES = 1 << 30
-"""A log that grew to this length during a backup ends the backup."""
+"""A log that grew to this length while all of the store was read, for a backup or a check, ends that."""
 ROOM_BYTES = 128 * 1024 * 1024
 """What must stay free behind a backup: it never takes the room the hub itself needs."""
 

@@ -11,10 +11,13 @@ from typing import Any
 import pytest
 
 from hub.ids import BackupReason, FindingState, Micros
+from hub.services import integrity as service
 from hub.services.backups import VERIFIED_AT, Backups, judge_age, judge_broken, span
-from hub.services.integrity import EVERY_S, Checked, judge_checked
+from hub.services.integrity import EVERY_S, Checked, Integrity, judge_checked
+from hub.store import integrity
 from hub.store.backups import Backup
 from hub.store.copying import BackupFailed
+from hub.store.sqlite import SqliteStore
 from hub.telemetry.metrics import Metrics
 from tests.support.doors import NOW, MemoryTx, backup, open_memory
 
@@ -187,3 +190,18 @@ def test_the_doctor_tells_the_last_check_of_everything(checked: Checked | None, 
 )
 def test_a_span_is_told_in_its_largest_unit(seconds: float, said: str) -> None:
     assert span(seconds) == said
+
+
+async def test_a_check_during_which_the_log_grows_without_end_is_given_up(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = await SqliteStore.open(tmp_path / "hub.db")
+    try:
+        await store.begin_epoch()
+        checks = Integrity(store.path, bench, bench, bench.metrics, lambda: Micros(bench.now))  # type: ignore[arg-type]
+        monkeypatch.setattr(integrity, "_PROGRESS_OPS", 1)
+        assert await checks.check() is not None
+        monkeypatch.setattr(service, "WAL_BYTES", store.log_bytes() - 1)
+        assert await checks.check() is None
+    finally:
+        await store.close()

@@ -94,6 +94,31 @@ async def test_one_success_ends_a_row_of_failures() -> None:
     assert [(one.check, one.state) for one in await chores.examine()] == [("chores", "ok")]
 
 
+async def test_a_lengthy_chore_keeps_no_other_waiting() -> None:
+    seen: list[str] = []
+
+    async def endless() -> None:
+        seen.append("endless")
+        await asyncio.Event().wait()
+
+    async def often() -> None:
+        seen.append("often")
+        if len(seen) > 4:
+            raise ZeroDivisionError
+
+    hours = Hours(1000)
+
+    async def sleep(seconds: float) -> None:
+        await hours.sleep(seconds)
+        await asyncio.sleep(0)
+
+    chores = [Chore("endless", 1, endless, lengthy=True), Chore("often", 10, often)]
+    async with asyncio.timeout(10):
+        with pytest.raises(ZeroDivisionError):
+            await Chores(chores, clock=hours.clock, sleep=sleep).run()
+    assert seen.count("endless") == 1
+
+
 @pytest.mark.parametrize("fault", [StoreBroken("I/O error"), ZeroDivisionError()])
 async def test_a_broken_store_and_a_defect_end_the_hub(fault: Exception) -> None:
     async def run() -> None:
