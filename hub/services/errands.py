@@ -62,7 +62,7 @@ class Errands:
     ) -> None:
         self._errands = {errand.name: errand for errand in errands}
         self._rounds: dict[str, Round] = {}
-        self._asked: asyncio.Queue[str] = asyncio.Queue()
+        self._asked: asyncio.Queue[tuple[str, Round]] = asyncio.Queue()
         self._told = told
         self._rest = rest
         self._stop = asyncio.Event()
@@ -73,11 +73,11 @@ class Errands:
         return self._rounds
 
     def ask(self, name: str) -> Round:
-        """Have it done; while it runs or waits for its turn, asking again is nothing."""
+        """Have it done; while it runs or waits for its turn, asking again is nothing, unless it was stopped: then it is done anew."""
         found = self._rounds.get(name)
-        if found is None or not found.running:
+        if found is None or not found.running or found.stopped:
             found = self._rounds[name] = Round(time.time())
-            self._asked.put_nowait(name)
+            self._asked.put_nowait((name, found))
         return found
 
     def stop(self, name: str) -> Round | None:
@@ -91,8 +91,8 @@ class Errands:
     async def run(self) -> None:
         """Run what is asked for, one at a time, until cancelled; raises StoreBroken, and whatever is a defect."""
         while True:
-            name = await self._asked.get()
-            await self._run(self._errands[name], self._rounds[name])
+            name, asked = await self._asked.get()
+            await self._run(self._errands[name], asked)
 
     async def _run(self, errand: Errand, now: Round) -> None:
         now.started_at = time.time()

@@ -74,6 +74,34 @@ async def test_it_stops_between_two_steps_and_cleans_up() -> None:
         assert owner.stop("b") is None
 
 
+async def test_one_that_is_asked_for_again_before_its_stop_took_effect_is_done_anew() -> None:
+    begun: list[int] = []
+    gate = asyncio.Event()
+
+    async def steps() -> AsyncGenerator[float, None]:
+        begun.append(1)
+        await gate.wait()
+        yield 0.0
+
+    errands = Errands([Errand("a", steps)])
+    owner = asyncio.create_task(errands.run())
+    try:
+        async with asyncio.timeout(10):
+            first = errands.ask("a")
+            while not begun:
+                await asyncio.sleep(0)
+            errands.stop("a")
+            second = errands.ask("a")
+            assert second is not first
+            assert errands.ask("a") is second
+            gate.set()
+            while second.running:
+                await asyncio.sleep(0.001)
+    finally:
+        owner.cancel()
+    assert (len(begun), first.stopped, second.stopped) == (2, True, False)
+
+
 async def test_a_failure_is_told_and_the_next_is_not_hindered() -> None:
     seen: list[str] = []
 
