@@ -13,6 +13,7 @@ from hub.cli.config import ConfigFile, read
 from hub.cli.exits import EPILOG, Exit
 from hub.cli.render import Cell, age, moment, size
 from hub.cli.session import Json, call, fail
+from hub.ids import TERMINAL, TaskState
 
 if TYPE_CHECKING:
     from hub.client.backups import Backup
@@ -26,6 +27,9 @@ OFFLINE = "Of a stopped hub, or without asking it: its data directory."
 
 MAX_SHOWN = 20
 """Lost tasks on the screen; the file has all of them."""
+
+GATEKEEPER = "gatekeeper"
+"""Who submits the checks of merge candidates: nobody has to do so again."""
 
 Offline = Annotated[Path | None, typer.Option("--data-dir", metavar="DIR", help=OFFLINE)]
 Name = Annotated[str | None, typer.Argument(metavar="[BACKUP]", help="Its name, as `agentcom backup list` shows it.")]
@@ -174,14 +178,12 @@ def show_restored(done: Mapping[str, Any]) -> None:
         "Look through them, and end what must not be:",
     )
     render.part(
-        ("token", "name", "scopes", "end it"),
-        [
-            (one["id"], one["name"], ", ".join(one["scopes"]), f"agentcom token revoke {one['id']}")
-            for one in done["live_tokens"]
-        ],
+        ("token", "name", "scopes"),
+        [(one["id"], one["name"], ", ".join(one["scopes"])) for one in done["live_tokens"]],
         flex="scopes",
         indent=4,
     )
+    render.say("  agentcom token revoke TOKEN", Cell("  # once the hub runs again", "dim"))
     render.heading("Next")
     render.say("  agentcom server start", Cell("        # or start-dev, or its service", "dim"))
     render.say("  agentcom doctor", Cell("              # says what sidecars brought since", "dim"))
@@ -194,17 +196,28 @@ def _lost(done: Mapping[str, Any]) -> list[str]:
         since = f"nothing that can be read: the old store holds no event after {done['last_event']}"
     else:
         since = (
-            f"{done['lost_events']} events, {done['last_event']} to {done['lost_until_event']}, "
+            f"{done['lost_events']} events, {done['last_event'] + 1} to {done['lost_until_event']}, "
             f"until {moment(done['lost_until'])}"
         )
     lines = [since + (f" ({done['old_gaps']} places could not be read)" if done["old_gaps"] else "")]
     shown = done["lost_tasks"][:MAX_SHOWN]
-    lines += [f"t-{one['task']} {one['title']}, by {one['by']}: submit it again" for one in shown]
+    lines += [f"t-{one['task']} {one['title']}, by {one['by']}: {_advice(one)}" for one in shown]
     if (more := len(done["lost_tasks"]) - len(shown)) > 0:
         lines.append(f"and {more} more tasks")
     if done["lost_file"] is not None:
         lines.append(f"all of it, one JSON object a line: {done['lost_file']}")
     return lines
+
+
+def _advice(lost: Mapping[str, Any]) -> str:
+    """What to do about a task that the backup does not have, by what became of it."""
+    if lost["by"] == GATEKEEPER:
+        return "made again when a change needs it"
+    if lost["state"] == TaskState.DONE:
+        return "it was done, so look at the base branch before you submit it again"
+    if lost["state"] in TERMINAL:
+        return f"it had ended: {lost['state']}"
+    return "submit it again"
 
 
 def _holds(backup: Mapping[str, Any]) -> str:

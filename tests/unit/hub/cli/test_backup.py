@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import Result
 
+from hub.cli.backup import show_restored
 from hub.core.errors import Refused
 from hub.ids import Scope
 from hub.store.backups import Backup, UnknownBackup
@@ -105,10 +106,31 @@ def test_a_restore_says_what_is_back_and_what_is_lost_and_what_to_do(agentcom: A
         "by ann: submit it again",
         "6 events",
         "Ended again, as the old store says: 00000001 (t1)",
-        "agentcom token revoke 00000002",
+        "00000002",
+        "agentcom token revoke TOKEN",
         "agentcom server start",
     ):
         assert said in done.stdout
+
+
+def test_a_restore_advises_by_what_became_of_a_lost_task(
+    agentcom: Agentcom, lost: Lost, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = json.loads(agentcom("backup", "restore", "--newest", "--data-dir", str(tmp_path), "--json").stdout)
+    told["lost_tasks"] = [
+        {"task": 60, "title": "merged", "by": "ann", "state": "done"},
+        {"task": 61, "title": "not wanted", "by": "ann", "state": "cancelled"},
+        {"task": 62, "title": "check c-8", "by": "gatekeeper", "state": "queued"},
+        {"task": 63, "title": "under way", "by": "ann", "state": "working"},
+    ]
+    show_restored(told)
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines() if line.startswith("  t-")]
+    assert lines == [
+        "t-60 merged, by ann: it was done, so look at the base branch before you submit it again",
+        "t-61 not wanted, by ann: it had ended: cancelled",
+        "t-62 check c-8, by gatekeeper: made again when a change needs it",
+        "t-63 under way, by ann: submit it again",
+    ]
 
 
 def test_a_restore_tells_programs_the_same(agentcom: Agentcom, lost: Lost, tmp_path: Path) -> None:
