@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
+import string
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -22,7 +24,7 @@ RUN = [
     "agentcom agent drain builder-1",
     "agentcom agent list",
     "agentcom agent resume builder-1",
-    "agentcom backup list",
+    'agentcom backup list --data-dir "$AGENTCOM_DATA_DIR"',
 ]
 """Every command of the guide in its order, but for those of the machine's supervisor."""
 
@@ -61,7 +63,7 @@ async def test_the_commands_of_the_guide_run_in_its_order(fleet: Fleet) -> None:
     said = []
     for command in RUN:
         done = subprocess.run(
-            [sys.executable, "-m", "hub.cli", *command.split()[1:]],
+            [sys.executable, "-m", "hub.cli", *shlex.split(string.Template(command).substitute(env))[1:]],
             env=env,
             capture_output=True,
             text=True,
