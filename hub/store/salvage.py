@@ -103,7 +103,7 @@ async def page(
 
 def read_cursor(text: str) -> tuple[int, int, str]:
     """Where :func:`page` is to go on; raises ValueError for what it never gave out."""
-    task, epoch, sha256 = text.split(".")
+    task, epoch, sha256 = text.split(".") if text.count(".") == 2 else ("", "", "")
     if not (task.isdecimal() and epoch.isdecimal() and len(task) < 19 and len(epoch) < 19):
         raise ValueError("this is no cursor of a list of salvaged work")
     return int(task), int(epoch), sha256
