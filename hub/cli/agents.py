@@ -53,7 +53,7 @@ def listing(
             )
             for agent in page["agents"]
         ],
-        empty="no agents; connect one with `agentcom sidecar run --config FILE`",
+        empty="no agents yet; `agentcom enrol create` says what to run where they live",
         flex="note",
         drop=("flags", "capabilities", "last seen"),
     )

@@ -46,6 +46,7 @@ def drain(ctx: typer.Context, agents: Names, wait: Wait = True, timeout: Timeout
 
     What they do goes on; a question that waits for an answer keeps its agent busy. They stay paused until
     `agentcom agent resume`.
+
     Example: agentcom agent drain m1-1 m1-2 --timeout 600
     """
     left = call(ctx, lambda hub: _drain(hub, agents, wait=wait, timeout_s=timeout, json=json))

@@ -167,7 +167,7 @@ def _outcome(task: TaskDetail) -> None:
         if change["state"] == "waiting":
             render.say(f"decide with: agentcom change approve {change['id']}")
     if task["salvage"]:
-        render.heading("kept, though not applied")
+        render.heading("work that was kept")
         render.part(
             ("record", "state", "outcome", "agent", "branch", "why"),
             [

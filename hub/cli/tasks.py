@@ -183,6 +183,7 @@ def cancel(ctx: typer.Context, task: TaskRef, reason: Why = "", json: Json = Fal
     """Cancel a task.
 
     A running one is cancelled when its agent has stopped.
+
     Example: agentcom task cancel t-17 --reason "not needed any more"
     """
     _answer(call(ctx, lambda hub: hub.cancel(task, reason)), json)
