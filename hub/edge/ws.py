@@ -13,7 +13,7 @@ from typing import Any, cast
 import orjson
 from websockets.asyncio.server import Server, ServerConnection
 from websockets.datastructures import Headers
-from websockets.exceptions import InvalidHandshake
+from websockets.exceptions import WebSocketException
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request, Response
 from websockets.protocol import OPEN, Event
@@ -134,7 +134,7 @@ class Acceptor:
         try:
             async with asyncio.timeout(WRITE_DEADLINE_S):
                 await socket.handshake(self._check, None, None)
-        except (TimeoutError, InvalidHandshake, ConnectionError, EOFError):
+        except (TimeoutError, WebSocketException, ConnectionError, EOFError):  # also one who has said that he says no more
             socket.transport.abort()
         finally:
             task = asyncio.current_task()

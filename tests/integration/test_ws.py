@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 import uvicorn
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.exceptions import ConnectionClosed, ConnectionClosedError, InvalidStatus
+from websockets.protocol import State
 from websockets.typing import Subprotocol
 
 from hub.edge import links as links_module
@@ -248,6 +249,25 @@ async def test_the_hubs_close_carries_code_and_reason() -> None:
         [link] = port.door.links._all
         link.close(4010, "resync")
         assert await closed(connection) == (4010, "resync")
+
+
+async def test_a_peer_that_ends_amid_the_handshake_is_let_go_without_a_word() -> None:
+    aborted: list[bool] = []
+
+    class Gone:
+        class protocol:
+            state = State.CLOSED
+
+        class transport:
+            abort = staticmethod(lambda: aborted.append(True))
+            close = staticmethod(lambda: None)
+
+        async def handshake(self, *_: Any) -> None:
+            raise ConnectionClosedError(None, None)
+
+    async with door() as here:
+        await Acceptor(here.links, AUTH, Limiter(Rates())).handler(Gone())  # type: ignore[arg-type]
+    assert aborted == [True]
 
 
 async def test_a_lost_socket_is_noticed() -> None:
