@@ -20,7 +20,7 @@ from schemathesis.specs.openapi import checks
 
 from hub.ids import Scope
 from tests.support.doors import House
-from tests.support.living_hub import LivingHub, living_hub
+from tests.support.living_hub import PATIENT, LivingHub, living_hub
 from tests.support.reviewed import a_change_that_waits
 
 LONG = os.environ.get("HYPOTHESIS") == "long"
@@ -72,7 +72,8 @@ REQUESTS = [
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LivingHub]:
     """A hub with something of everything: tasks in most states, an agent, a change that waits, tokens."""
-    with living_hub(tmp_path_factory.mktemp("hub")) as hub:
+    # a request without a token is to be answered 401 however many there were before it
+    with living_hub(tmp_path_factory.mktemp("hub"), PATIENT | {"AGENTCOM_DAMPERS_DENIED_PER_MIN": "0"}) as hub:
         hub.issue("approver", Scope.APPROVER)
         hub.tokens["code"] = hub.made("POST", "/enrolments", {})["code"]
         hub.made("POST", "/tasks", {"title": "held", "hold": True})

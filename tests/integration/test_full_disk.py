@@ -30,7 +30,7 @@ pytestmark = [
 AGENTS = int(os.environ.get("FULL_DISK_AGENTS", "8"))
 DISK = f"{24 + AGENTS // 4}m"
 RESERVE_MB = 2 + AGENTS // 16
-TERM_S = 3.0 + AGENTS / 20
+TERM_S = 6.0 + AGENTS / 20
 SETTINGS = PATIENT | {
     "AGENTCOM_LEASE_TERM_S": str(TERM_S),
     "AGENTCOM_LEASE_BEAT_S": str(TERM_S / 6),

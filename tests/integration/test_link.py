@@ -339,9 +339,9 @@ async def test_on_a_full_disk_a_result_waits_the_beats_go_on_and_new_work_is_dec
     monkeypatch.setattr("sidecar.writing.RETRY_S", 0.05)
     disk = FullDisk()
     async with running() as hub, agent_on(hub, tmp_path, disk) as agent:
-        await hub.assign(spec(metadata={"mock": [{"do": "slow", "s": 0.5}, {"do": "no_commit"}]}))
+        await hub.assign(spec(metadata={"mock": [{"do": "slow", "s": 3.0}, {"do": "no_commit"}]}))
         await hub.until(agent.holder.run_ids)
-        disk.full = True
+        disk.full = True  # while the agent is at work: whatever it ends with finds no room
         await hub.until(lambda: agent._writing._waits)
         beats = len(hub.of(frames.Beat))
         await hub.until(lambda: len(hub.of(frames.Beat)) > beats + 2)

@@ -166,7 +166,7 @@ async def test_uncommitted_work_is_asked_for_once_and_then_salvaged(house: House
 
 
 async def test_a_killed_sidecar_finds_its_running_agent_again_and_nothing_runs_twice(house: House) -> None:
-    await house.hub.assign(house.spec(1, {"do": "slow", "s": 2.0}, {"do": "change", "path": "x"}))
+    await house.hub.assign(house.spec(1, {"do": "slow", "s": 6.0}, {"do": "change", "path": "x"}))
     await house.agent_ran()
     await house.kill()
     assert len(house.processes()) == 1

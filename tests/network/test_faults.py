@@ -23,7 +23,8 @@ from tests.support.living_hub import LivingHub
 from tests.support.proxy import Flow, Pair, Proxy
 from tests.support.tap import Point, Way
 
-LIMIT_S = 100.0
+LIMIT_S = 240.0
+pytestmark = pytest.mark.timeout(300)
 AT_ONCE = 24
 """Cases at once: a herd of more on a busy machine would wait for itself, and not for the hub."""
 
