@@ -28,6 +28,8 @@ def adopt(step: Step, command: AdoptSalvage) -> TaskAnswer:
     task = found(step, command.n, command.facts)
     if row.state != SalvageState.OPEN:
         return answer_for(task, pending=row.state == SalvageState.APPLYING)
+    if command.sha256 not in (None, row.sha256):
+        raise Refused(409, "other_record", f"what was kept of {_name(row)} is another record by now", hint=_look(row))
     work = command.work
     if work is not None and not task.may_change:
         work = None

@@ -182,10 +182,12 @@ class Work:
 class AdoptSalvage(OnTask):
     """A person adopts what was kept of ``lease_epoch``, under a new fence. ``work`` is its commits, if it has any.
 
-    ``force`` stops a running attempt first. Idempotent.
+    ``sha256`` names the record they were looked up for: a lease can leave several. ``force`` stops a running attempt first.
+    Idempotent.
     """
 
     lease_epoch: LeaseEpoch
+    sha256: str | None = None
     work: Work | None = None
     force: bool = False
     facts: Facts = Facts()

@@ -65,7 +65,8 @@ class Salvage:
         """Adopt what was kept of a lease. Raises Refused as :func:`hub.core.adopting.adopt`, 409 ``work_gone``, and ForgeError."""
         kept = await self._find(task, lease_epoch)
         work = await self._work(kept) if kept.state is SalvageState.OPEN else None
-        done = await self._conductor.do(AdoptSalvage(actor=by, n=task, lease_epoch=lease_epoch, work=work, force=force))
+        command = AdoptSalvage(actor=by, n=task, lease_epoch=lease_epoch, sha256=kept.sha256, work=work, force=force)
+        done = await self._conductor.do(command)
         assert isinstance(done, TaskAnswer)
         return done
 

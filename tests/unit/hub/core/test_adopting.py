@@ -20,8 +20,10 @@ WORK = c.Work(branch="agentcom/t-1/1", base_sha="a" * 40, head_sha="b" * 40)
 CHANGE = {"has_change": True, "branch": WORK.branch, "base_sha": WORK.base_sha, "head_sha": WORK.head_sha}
 
 
-def adopt(hub: Hub, n: int, epoch: int = 1, *, work: c.Work | None = WORK, force: bool = False, by: str = "ann") -> TaskAnswer:
-    command = c.AdoptSalvage(actor=by, n=TaskId(n), lease_epoch=LeaseEpoch(epoch), work=work, force=force)
+def adopt(
+    hub: Hub, n: int, epoch: int = 1, *, work: c.Work | None = WORK, force: bool = False, by: str = "ann", sha256: str = SHA
+) -> TaskAnswer:
+    command = c.AdoptSalvage(actor=by, n=TaskId(n), lease_epoch=LeaseEpoch(epoch), sha256=sha256, work=work, force=force)
     answer = hub.do(command).answer
     assert isinstance(answer, TaskAnswer)
     return answer
@@ -191,7 +193,12 @@ def test_another_record_of_a_task_that_took_one_is_refused() -> None:
     hub.accept(n)
     hub.result(n, Outcome.FAILED, error_class="permanent", error_code="boom", sha256=OTHER, **CHANGE)
     adopt(hub, n, 1)
-    assert refused(hub, n, 2).code == "in_review"
+    assert refused(hub, n, 2, sha256=OTHER).code == "in_review"
+
+
+def test_commits_of_one_record_are_never_adopted_as_another_of_its_lease() -> None:
+    hub, n = salvaged(queued=True)
+    assert refused(hub, n, sha256=OTHER).code == "other_record"
 
 
 @pytest.mark.parametrize("restarted", [False, True])
