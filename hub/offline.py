@@ -18,9 +18,14 @@ from hub.upkeep import shelf_of
 
 
 def plan_upgrade(settings: HubSettings) -> Upgrade:
-    """What ``upgrade`` would do, changing nothing; raises StoreUnusable, also while a hub has the store open."""
+    """What ``upgrade`` would do, changing nothing; raises StoreUnusable, also while a hub has the store open, and StoreCorrupt
+    for a store that a start would refuse.
+    """
+    path = settings.data_dir / STORE_FILE
     with _alone(settings):
-        return plan(settings.data_dir / STORE_FILE)
+        planned = plan(path)
+        guard(path, shelf_of(settings), log_synced=settings.durability == "full")
+        return planned
 
 
 def upgrade(settings: HubSettings) -> Upgrade:

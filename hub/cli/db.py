@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
@@ -28,6 +29,7 @@ _KINDS = {"tasks": "ended tasks", "events": "old events", "blobs": "blobs", "sal
 app = typer.Typer(help="See how the hub's store is, and keep it small.", no_args_is_help=True, epilog=EPILOG)
 
 NoWait = Annotated[bool, typer.Option("--no-wait", help="Do not wait until it is done.")]
+Stopped = Annotated[Path | None, typer.Option("--data-dir", metavar="DIR", help="The data directory of a hub that is stopped.")]
 Stop = Annotated[bool, typer.Option("--stop", help="End what is under way, after its present step.")]
 
 
@@ -57,6 +59,7 @@ def compact(
     stop: Stop = False,
     no_wait: NoWait = False,
     config: ConfigFile = None,
+    data_dir: Stopped = None,
     json: Json = False,
 ) -> None:
     """Give the free pages of the store back to the disk.
@@ -67,7 +70,7 @@ def compact(
     Example: agentcom db compact
     """
     if offline:
-        _rewrite(read(config).settings, json=json)
+        _rewrite(read(config, {"data_dir": data_dir}).settings, json=json)
         return
     if stop:
         found = call(ctx, lambda hub: hub.stop_compaction(), admin=True)
@@ -113,6 +116,7 @@ def prune(
 @app.command()
 def upgrade(
     config: ConfigFile = None,
+    data_dir: Stopped = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
     json: Json = False,
 ) -> None:
@@ -126,7 +130,7 @@ def upgrade(
     from hub.core.errors import HubError
     from hub.telemetry import log
 
-    settings = read(config).settings
+    settings = read(config, {"data_dir": data_dir}).settings
     log.configure(as_json=None, level="warning")
     try:
         found = offline.plan_upgrade(settings) if dry_run else offline.upgrade(settings)

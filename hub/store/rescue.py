@@ -10,6 +10,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -61,11 +62,29 @@ def rescue(path: Path, known: Manifest) -> Rescued:
             found.readable = True
             found.ended_tokens = _walk(connection, _ENDED, "rowid", 0, found)
             found.events = _walk(connection, _EVENTS, "seq", known.seq, found, limit=MAX_EVENTS)
+            found.ended_tokens += _ended_by_events(found)
             found.tasks = _walk(connection, _TASKS, "n", known.n, found)
             found.used = _used(connection, found)
     except sqlite3.DatabaseError:
         found.gaps += 1
     return found
+
+
+def _ended_by_events(found: Rescued) -> Iterator[Row]:
+    """Tokens whose row could not be read, of which an event says that they were revoked."""
+    known = {row["id"] for row in found.ended_tokens}
+    for event in found.events:
+        if event["kind"] == "token.revoked" and isinstance(event["at"], int):
+            with suppress(ValueError, TypeError, KeyError):  # of a broken store: what cannot be read says nothing
+                token = json.loads(event["data"])
+                if token["token"] not in known:
+                    known.add(token["token"])
+                    yield {
+                        "id": str(token["token"]),
+                        "name": str(token["name"]),
+                        "ends_at": event["at"],
+                        "revoked_by": str(event["actor"]),
+                    }
 
 
 def _used(connection: sqlite3.Connection, found: Rescued) -> dict[str, int]:

@@ -140,6 +140,21 @@ def spoil(path: Path, table: str) -> None:
         file.write(b"\xa5" * 4096)
 
 
+def test_a_token_whose_row_is_broken_stays_revoked_by_what_the_events_say(lost: Lost) -> None:
+    with closing(sqlite3.connect(lost.path)) as connection, connection:
+        data = json.dumps({"token": "00000001", "name": "t1", "scopes": []})
+        connection.execute(
+            "INSERT INTO event (seq, at, kind, actor, data) SELECT max(seq) + 1, max(at), 'token.revoked', 'ann', ? FROM event",
+            (data,),
+        )
+    with closing(sqlite3.connect(lost.path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    spoil(lost.path, "token")
+    done = restore(lost.path, lost.backup, LATER)
+    assert done["ended_tokens"] == [{"id": "00000001", "name": "t1"}]
+    assert lost.read("SELECT revoked_by FROM token WHERE id = '00000001'") == [("ann",)]
+
+
 @pytest.mark.parametrize("table", ["event", "task", "base"])
 def test_a_token_stays_revoked_whatever_else_is_broken(lost: Lost, table: str) -> None:
     spoil(lost.path, table)
