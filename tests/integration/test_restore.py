@@ -129,7 +129,8 @@ async def test_a_hub_whose_store_broke_under_work_goes_on_from_its_backup(
     number = {
         name: int(task.removeprefix("t-")) for name, task in locals().items() if name in ("long", "short", "waiting", "again")
     }
-    assert per_task[number["long"]] == [1]
+    first, *ahead = per_task[number["long"]]  # on a slow machine the outage outlasts its lease, and another does it
+    assert first == 1 and all(epoch > RESTORE_JUMP for epoch in ahead)
     assert per_task[number["waiting"]] == [1]
     first, second = per_task[number["short"]]
     assert (first, second > RESTORE_JUMP) == (1, True), "its end was forgotten with the store"
