@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from hub.settings import HubSettings
 from hub.store.base import StoreUnusable
 from hub.store.compaction import Pages, rewrite_file
-from hub.store.guard import guard
+from hub.store.guard import examine, guard
 from hub.store.place import take_lock
 from hub.store.sqlite import STORE_FILE, SqliteStore
 from hub.store.upgrade import Upgrade, plan
@@ -24,7 +24,7 @@ def plan_upgrade(settings: HubSettings) -> Upgrade:
     path = settings.data_dir / STORE_FILE
     with _alone(settings):
         planned = plan(path)
-        guard(path, shelf_of(settings), log_synced=settings.durability == "full")
+        examine(path, shelf_of(settings), log_synced=settings.durability == "full")
         return planned
 
 

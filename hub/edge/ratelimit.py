@@ -1,6 +1,6 @@
 """How often anybody may ask: token buckets, by who asks and what it costs the hub.
 
-A limit is there so that one loop gone wild never delays the others, not to ration honest work; see the figures at :class:`Rates`. What is
+A limit is there so that one loop gone wild never delays the others, not to ration honest work; see :class:`Rates`. What is
 refused changed nothing, says when to come again, and may be sent again as it is. Knows identities and addresses, no transport.
 """
 
@@ -42,8 +42,8 @@ class Tier(StrEnum):
 class Rates:
     """Attempts per minute, and as many at once after a minute of rest; 0 is no limit. Identities with an ``exempt`` scope have none.
 
-    One identity may take about a tenth of what a hub on two cores serves: over a thousand requests a second, half of them changes.
-    A shell loop of ``agentcom`` makes two or three a second; who submits more sends batches.
+    Chosen, not measured: a hundred requests a second are far beyond what a shell loop of ``agentcom`` makes, and who submits more sends
+    batches.
     """
 
     light: int = 6000

@@ -16,6 +16,7 @@ from hub.ids import SECOND, BackupReason, Micros
 from hub.store.backups import Backup, Shelf, newest_of
 from hub.store.base import Operation, Reader, Tx
 from hub.store.copying import BackupFailed
+from hub.store.manifest import span
 from hub.store.recovery import RESTORED
 from hub.telemetry.metrics import Metrics
 from hub.wire.finding import Finding, fail, ok, warn
@@ -31,7 +32,6 @@ VERIFIED_AT = "backup_verified_at"
 """In the table of meta: when the newest backup was last found whole, microseconds UTC."""
 RECENT_S = 7 * 86_400.0
 """So long after a restore, what came of it is worth a warning."""
-_AGES = (("days", 86_400), ("hours", 3600), ("minutes", 60), ("seconds", 1))
 
 
 class Recorder(Protocol):
@@ -174,12 +174,6 @@ def judge_broken(shelved: list[Backup]) -> list[Finding]:
         for backup in shelved
         if backup.fault is not None
     ]
-
-
-def span(seconds: float) -> str:
-    """A length of time in its largest unit of which there are two."""
-    unit, length = next((unit for unit in _AGES if seconds >= 2 * unit[1]), _AGES[-1])
-    return f"{int(seconds // length)} {unit}"
 
 
 def _age_s(backup: Backup | None, now: Micros) -> float | None:

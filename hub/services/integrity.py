@@ -13,10 +13,11 @@ import orjson
 import structlog
 
 from hub.ids import DAY, SECOND, Micros
-from hub.services.backups import Recorder, span
+from hub.services.backups import Recorder
 from hub.store.base import Reader, Tx
 from hub.store.copying import WAL_BYTES
 from hub.store.integrity import check_living
+from hub.store.manifest import span
 from hub.store.wal import log_length
 from hub.telemetry.metrics import Metrics
 from hub.wire.finding import Finding, fail, ok, warn

@@ -11,7 +11,7 @@ import structlog
 from hub.ids import SECOND
 from hub.store.backups import Shelf
 from hub.store.integrity import StoreCorrupt, check_at_start
-from hub.store.manifest import moment
+from hub.store.manifest import moment, span
 from hub.store.restore import finish
 from hub.store.wal import has_log
 
@@ -25,6 +25,11 @@ def guard(path: Path, shelf: Shelf, *, log_synced: bool = True) -> None:
     """
     if finish(path) is not None:
         log.warning("restore_finished", note="it had been cut off")
+    examine(path, shelf, log_synced=log_synced)
+
+
+def examine(path: Path, shelf: Shelf, *, log_synced: bool = True) -> None:
+    """The check of :func:`guard` alone, which changes nothing: a restore that was cut off stays as it is."""
     if faults := _missing(path, shelf):
         raise corrupt(path, faults, shelf)
     if not path.exists() or path.stat().st_size == 0:
@@ -63,7 +68,7 @@ def corrupt(path: Path, faults: list[str], shelf: Shelf) -> StoreCorrupt:
     known = newest.manifest
     age_s = max(0, time.time_ns() // 1000 - known.created_at) // SECOND
     what = f"{sum(known.tasks.values())} tasks up to t-{known.n}, event {known.seq}"
-    when = f"made {_span(age_s)} ago, last verified {moment(known.verified_at)[:19]}Z"
+    when = f"made {span(age_s)} ago, last verified {moment(known.verified_at)[:19]}Z"
     notes = (
         f"the newest verified backup is {newest.name} ({when}): {what}",
         "nothing was changed; a restore keeps what is there now, aside",
@@ -71,10 +76,3 @@ def corrupt(path: Path, faults: list[str], shelf: Shelf) -> StoreCorrupt:
     return StoreCorrupt(
         path, faults, notes, f"agentcom backup restore --newest --data-dir {shlex.quote(str(path.parent.absolute()))}"
     )
-
-
-def _span(seconds: int) -> str:
-    for length, unit in ((86_400, "days"), (3600, "hours"), (60, "minutes")):
-        if seconds >= 2 * length:
-            return f"{seconds // length} {unit}"
-    return f"{seconds} seconds"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from dataclasses import dataclass
 
 from hub.ids import DAY, Micros
@@ -35,7 +34,7 @@ class Health:
 
 async def look(store: SqliteStore, space: Space, *, ended_before: Micros | None, now: Micros) -> Health:
     """Everything of one moment but the disk. ``ended_before``: tasks that ended earlier are to be pruned; None: none are."""
-    pages: Pages = await store.reader.run(pages_of_plain)
+    pages: Pages = await store.reader.run(pages_of)
     return Health(
         pages=pages,
         log_bytes=store.log_bytes(),
@@ -45,11 +44,6 @@ async def look(store: SqliteStore, space: Space, *, ended_before: Micros | None,
         backlog=await backlog(store.reader, ended_before),
         space=space,
     )
-
-
-def pages_of_plain(connection: sqlite3.Connection) -> Pages:
-    """For a reader."""
-    return pages_of(connection)
 
 
 async def blob_bytes(reader: Reader) -> int:

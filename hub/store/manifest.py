@@ -21,6 +21,7 @@ KEY = "hub.key"
 """Names within a backup, the same as in a data directory."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _READ_BYTES = 1 << 20
+_AGES = (("days", 86_400), ("hours", 3600), ("minutes", 60), ("seconds", 1))
 
 
 class ManifestUnusable(HubError):
@@ -100,6 +101,12 @@ def digest(path: Path) -> str:
 def moment(at: int) -> str:
     """Microseconds UTC as RFC 3339."""
     return (_EPOCH + timedelta(microseconds=at)).isoformat().replace("+00:00", "Z")
+
+
+def span(seconds: float) -> str:
+    """A length of time in its largest unit of which there are two."""
+    unit, length = next((unit for unit in _AGES if seconds >= 2 * unit[1]), _AGES[-1])
+    return f"{int(seconds // length)} {unit}"
 
 
 def micros(text: str) -> Micros:

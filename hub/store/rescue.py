@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any
 
 from hub.store import integrity
 from hub.store.manifest import Manifest, moment
+from hub.store.sql import as_dict
 
 MAX_FAILURES = 64
 """Unreadable places in one table before the rest of it is given up; each is stepped over in steps that double."""
@@ -57,7 +58,7 @@ def rescue(path: Path, known: Manifest) -> Rescued:
         return found
     try:
         with integrity.reading(path) as connection:
-            connection.row_factory = _as_dict
+            connection.row_factory = as_dict
             connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
             found.readable = True
             found.ended_tokens = _walk(connection, _ENDED, "rowid", 0, found)
@@ -142,7 +143,3 @@ def when(at: Any) -> str | None:
 
 def _line(kind: str, row: Row) -> str:
     return json.dumps({kind: row}, default=repr)
-
-
-def _as_dict(cursor: sqlite3.Cursor, row: Sequence[Any]) -> Row:
-    return {column[0]: value for column, value in zip(cursor.description, row, strict=True)}

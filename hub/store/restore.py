@@ -31,7 +31,7 @@ from hub.store.migrations import migrate
 from hub.store.place import take_lock
 from hub.store.recovery import RESTORED
 from hub.store.rescue import Rescued, rescue, when, write_account
-from hub.store.sql import statements
+from hub.store.sql import as_dict, statements
 
 PLAN, FRESH = ".restore", ".restoring"
 """Beside the store: what is to be done, and what is to take its place."""
@@ -162,7 +162,7 @@ def _make_fresh(place: _Place, backup: Backup, account: Account, found: Rescued,
     shutil.copyfile(backup.store, place.fresh)
     place.fresh.chmod(0o600)
     with closing(sqlite3.connect(place.fresh, isolation_level=None)) as connection:
-        connection.row_factory = _as_dict
+        connection.row_factory = as_dict
         connection.execute("PRAGMA journal_mode=DELETE")
         connection.execute("PRAGMA synchronous=FULL")
         migrate(connection, place.fresh, lambda _: None)
@@ -256,7 +256,3 @@ def _write(path: Path, content: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     half.replace(path)
-
-
-def _as_dict(cursor: sqlite3.Cursor, row: Sequence[Any]) -> dict[str, Any]:
-    return {column[0]: value for column, value in zip(cursor.description, row, strict=True)}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sqlite3
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
+from typing import Any
 
 
 @cache
@@ -21,3 +23,8 @@ def statements() -> Mapping[str, str]:
                 raise ValueError(f"query {name!r} is defined twice")
             found[name] = body.strip().rstrip(";")
     return found
+
+
+def as_dict(cursor: sqlite3.Cursor, row: Sequence[Any]) -> dict[str, Any]:
+    """A row factory: rows by the names of their columns, as all of the store reads them."""
+    return {column[0]: value for column, value in zip(cursor.description, row, strict=True)}

@@ -17,7 +17,7 @@ from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 from statistics import median
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import structlog
 
@@ -35,7 +35,7 @@ from hub.store.migrations import migrate
 from hub.store.place import refuse_network_fs, take_lock
 from hub.store.readers import Connection, Readers
 from hub.store.reserve import Reserve
-from hub.store.sql import statements
+from hub.store.sql import as_dict, statements
 from hub.store.writer import Committed, Group, commit_group
 
 T = TypeVar("T")
@@ -261,16 +261,12 @@ async def _connect(path: Path, *, writable: bool) -> Connection:
     def connector() -> sqlite3.Connection:
         uri = f"file:{path.as_posix().replace('?', '%3f').replace('#', '%23')}?mode={'rwc' if writable else 'ro'}"
         connection = sqlite3.connect(uri, uri=True, isolation_level=None)
-        connection.row_factory = _as_dict
+        connection.row_factory = as_dict
         return connection
 
     connection = Connection(connector, iter_chunk_size=64)
     await connection
     return connection
-
-
-def _as_dict(cursor: sqlite3.Cursor, row: tuple[Any, ...]) -> dict[str, Any]:
-    return {column[0]: value for column, value in zip(cursor.description, row, strict=True)}
 
 
 def _prepare(connection: sqlite3.Connection, path: Path, durability: Durability, shelf: Shelf) -> None:

@@ -11,29 +11,15 @@ import pytest
 
 from hub.cli.demo.stage import BASE
 from hub.client import HubClient, HubProblem
-from hub.ids import CHECKS
-from tests.support.fleet import Fleet, wait_until
+from tests.support.fleet import Fleet, merging_fleet, wait_until
 
 pytestmark = pytest.mark.timeout(180)
-
-CHECK = {"kind": "file_exists", "target": "README.md"}
 
 
 @pytest.fixture
 async def fleet(tmp_path: Path) -> AsyncIterator[Fleet]:
-    fleet = Fleet(tmp_path, agents=1)
-    try:
-        fleet.make_repository(None)
-        await fleet.start_hub()
-        await fleet.start_agents("a-1")
-        fleet.configure_sidecar("checks", [CHECKS])
-        await fleet.start_sidecar("checks")
-        async with fleet.client() as hub:
-            policy = {"auto_merge_tier1": True}
-            await hub.add_repo("site", str(fleet.remote), base=BASE, policy=policy, checks=[CHECK])  # type: ignore[list-item]
+    async with merging_fleet(tmp_path) as fleet:
         yield fleet
-    finally:
-        await fleet.close()
 
 
 async def submit(hub: HubClient, *steps: dict[str, Any], **fields: Any) -> str:

@@ -7,18 +7,20 @@ import os
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from hub.cli.demo.stage import Stage
+from hub.cli.demo.stage import BASE, Stage
 from hub.client import HubClient
 from hub.client.errors import HubUnreachable
+from hub.ids import CHECKS
 from tests.support.failpoints import points
 
 ROOT = Path(__file__).resolve().parents[2]
 LAUNCHER = "tests.support.failpoints"
+CHECK = {"kind": "file_exists", "target": "README.md"}
 ENDED = frozenset({"done", "dead", "cancelled"})
 
 
@@ -115,3 +117,21 @@ def environment_of(pid: int) -> str:
     with suppress(OSError):
         return Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace")
     return ""
+
+
+@asynccontextmanager
+async def merging_fleet(root: Path) -> AsyncIterator[Fleet]:
+    """A hub, a repository ``site`` with a registered check that merges small changes, an agent ``a-1`` and one for checks."""
+    fleet = Fleet(root, agents=1)
+    try:
+        fleet.make_repository(None)
+        await fleet.start_hub()
+        await fleet.start_agents("a-1")
+        fleet.configure_sidecar("checks", [CHECKS])
+        await fleet.start_sidecar("checks")
+        async with fleet.client() as hub:
+            policy = {"auto_merge_tier1": True}
+            await hub.add_repo("site", str(fleet.remote), base=BASE, policy=policy, checks=[CHECK])  # type: ignore[list-item]
+        yield fleet
+    finally:
+        await fleet.close()

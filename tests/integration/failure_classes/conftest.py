@@ -8,9 +8,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from hub.cli.demo.stage import BASE
-from hub.ids import CHECKS
-from tests.support.fleet import Fleet
+from tests.support.fleet import Fleet, merging_fleet
 from tests.support.living_hub import PATIENT, LivingHub, living_hub
 
 SHORT = PATIENT | {
@@ -20,7 +18,6 @@ SHORT = PATIENT | {
     "AGENTCOM_LEASE_GRACE_S": "0.5",
 }
 """A silent agent's task is given away after 2.8 s, an offer taken back after 1, a lost link shows for half a second."""
-CHECK = {"kind": "file_exists", "target": "README.md"}
 
 
 @pytest.fixture(scope="module")
@@ -40,16 +37,5 @@ def patient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LivingHub]:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def fleet(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Fleet]:
     """A hub, a repository with a registered check that merges small changes, an agent and one for checks."""
-    fleet = Fleet(Path(tmp_path_factory.mktemp("fleet")), agents=1)
-    try:
-        fleet.make_repository(None)
-        await fleet.start_hub()
-        await fleet.start_agents("a-1")
-        fleet.configure_sidecar("checks", [CHECKS])
-        await fleet.start_sidecar("checks")
-        async with fleet.client() as client:
-            policy = {"auto_merge_tier1": True}
-            await client.add_repo("site", str(fleet.remote), base=BASE, policy=policy, checks=[CHECK])  # type: ignore[list-item]
+    async with merging_fleet(Path(tmp_path_factory.mktemp("fleet"))) as fleet:
         yield fleet
-    finally:
-        await fleet.close()

@@ -7,7 +7,7 @@ import os
 import sqlite3
 import stat
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ from hub.ids import RESTORE_JUMP, BackupReason, Micros
 from hub.store import restore as module
 from hub.store.backups import Backup, Shelf, shelf_beside
 from hub.store.base import StoreUnusable
-from hub.store.integrity import judge
+from hub.store.guard import examine, guard
+from hub.store.integrity import StoreCorrupt, judge
 from hub.store.recovery import RESTORED
 from hub.store.restore import finish, restore
 from hub.store.sqlite import SqliteStore
@@ -302,6 +303,20 @@ async def test_a_crash_at_any_step_leaves_the_old_or_the_new(lost: Lost, monkeyp
     )
     assert kept.read_bytes() == before
     assert not list(lost.path.parent.glob("*.restor*"))
+
+
+def test_whoever_only_looks_finishes_no_restore(lost: Lost, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        crashing(patch, 12)
+        with pytest.raises(Crash):
+            restore(lost.path, lost.backup, LATER)
+    plan = lost.path.with_name("hub.db.restore")
+    before = plan.read_bytes()
+    with suppress(StoreCorrupt):
+        examine(lost.path, lost.shelf)
+    assert plan.read_bytes() == before
+    guard(lost.path, lost.shelf)
+    assert not plan.exists()
 
 
 def test_without_a_plan_there_is_nothing_to_finish(lost: Lost) -> None:
